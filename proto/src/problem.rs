@@ -1,0 +1,26 @@
+//! How a refusal looks on the wire: RFC 9457 `application/problem+json`.
+
+use serde::{Deserialize, Serialize};
+
+/// The media type of a [`Problem`].
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What was wrong, where, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable, for programs: `urn:charliehub:problem:` and a word.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same for every problem of this type, for people.
+    pub title: String,
+    /// The HTTP status code.
+    pub status: u16,
+    /// What was wrong this time.
+    pub detail: String,
+    /// The field of the request at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
