@@ -1,8 +1,9 @@
 //! The types that cross a process boundary, and nothing that does I/O.
 //!
 //! [`domain`] is a row of the source of truth as its users write it; [`fragment`] a raw piece of Traefik configuration
-//! beside the rows; [`problem`] is how every refusal looks on the wire.
+//! beside the rows; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
 
 pub mod domain;
 pub mod fragment;
 pub mod problem;
+pub mod traefik;
