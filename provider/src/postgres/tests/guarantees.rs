@@ -1,0 +1,331 @@
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::cluster::Cluster;
+use crate::postgres::assume_role;
+
+/// A good HTTP row, and one of TCP, with more columns set.
+const HTTP: &str = "domain = 'a.test', backend_host = '10.0.0.1', backend_port = 80";
+const TCP: &str =
+    "domain = 't.test', protocol = 'tcp', tcp_entrypoint = 'mqtt', backend_host = 'mq', backend_port = 1883";
+
+/// `column = value, ..` on top of a good row: what may not enter, and the CHECK that says so.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (HTTP, "domain = 'A.test'", "domains_domain_lower"),
+    (HTTP, "domain = 'a`.test'", "domains_domain_valid"),
+    (HTTP, "domain = 'a..test'", "domains_domain_valid"),
+    (HTTP, "domain = 'localhost'", "domains_domain_valid"),
+    (HTTP, "domain = 'a.*.test'", "domains_domain_valid"),
+    (HTTP, "domain = E'a.test\\n'", "domains_domain_valid"),
+    (HTTP, "path_prefix = 'x'", "domains_path_valid"),
+    (HTTP, "path_prefix = '/x/'", "domains_path_valid"),
+    (HTTP, "path_prefix = '/a`) || Host(`b'", "domains_path_valid"),
+    (HTTP, "path_prefix = '/../x'", "domains_path_valid"),
+    (HTTP, "path_prefix = '/%zz'", "domains_path_valid"),
+    (HTTP, "backend_port = NULL", "domains_backend_coupling"),
+    (HTTP, "backend_port = 0", "domains_backend_port_range"),
+    (HTTP, "backend_port = 65536", "domains_backend_port_range"),
+    (HTTP, "backend_host = '300.1.1.1'", "domains_backend_host_valid"),
+    (HTTP, "backend_host = 'a b'", "domains_backend_host_valid"),
+    (HTTP, "backend_host = '::zz'", "domains_backend_host_valid"),
+    (HTTP, "backend_scheme = 'ftp'", "domains_backend_scheme_valid"),
+    (TCP, "backend_scheme = 'http'", "domains_backend_scheme_valid"),
+    (HTTP, "backend_host = NULL, backend_port = NULL, backends = '[{\"host\":\"a\"}]'", "domains_backends_valid"),
+    (
+        HTTP,
+        "backend_host = NULL, backend_port = NULL, backends = '[{\"host\":\"a\",\"port\":1,\"x\":1}]'",
+        "domains_backends_valid",
+    ),
+    (HTTP, "backend_host = NULL, backend_port = NULL", "domains_backend_required"),
+    (HTTP, "backends = '[{\"host\":\"a\",\"port\":1}]'", "domains_backend_required"),
+    (HTTP, "service_type = 'reference', backend_host = NULL, backend_port = NULL", "domains_backend_required"),
+    (TCP, "tcp_entrypoint = NULL", "domains_tcp_requires"),
+    (HTTP, "tcp_entrypoint = 'mqtt'", "domains_tcp_entrypoint_valid"),
+    (TCP, "tcp_entrypoint = 'a`b'", "domains_tcp_entrypoint_valid"),
+    (TCP, "path_prefix = '/x'", "domains_tcp_plain"),
+    (TCP, "auth_required = true", "domains_tcp_plain"),
+    (HTTP, "tls_mode = 'passthrough'", "domains_tls_protocol"),
+    (HTTP, "tls_mode = 'default', cert_resolver = 'le'", "domains_tls_resolver"),
+    (HTTP, "cert_resolver = 'l`e'", "domains_tls_resolver"),
+    (HTTP, "auth_required = true, tls_mode = 'none'", "domains_auth_needs_tls"),
+    (HTTP, "access_tier = 'restricted'", "domains_access_tier_list"),
+    (HTTP, "ip_allowlist = '{10.0.0.0/8}'", "domains_access_tier_list"),
+    (HTTP, "access_tier = 'internal', ip_allowlist = '{8.8.8.0/24}'", "domains_access_tier_list"),
+    (HTTP, "access_tier = 'restricted', ip_allowlist = '{0.0.0.0/0}'", "domains_ip_allowlist_valid"),
+    (HTTP, "middlewares = '{a b}'", "domains_middlewares_valid"),
+    (HTTP, "middlewares = '{a,a}'", "domains_middlewares_valid"),
+    (HTTP, "redirect_to = 'https://b.test'", "domains_redirect_fields"),
+    (
+        HTTP,
+        "service_type = 'redirect', backend_host = NULL, backend_port = NULL, redirect_to = 'https://b.test/$1'",
+        "domains_redirect_fields",
+    ),
+    (HTTP, "redirect_permanent = true", "domains_redirect_fields"),
+    (TCP, "status = 'maintenance'", "domains_maintenance_fields"),
+    (HTTP, "maintenance_message = 'a`b'", "domains_maintenance_fields"),
+    (HTTP, "rate_limit = '{\"average\":0}'", "domains_rate_limit_valid"),
+    (HTTP, "rate_limit = '{\"average\":1.5}'", "domains_rate_limit_valid"),
+    (HTTP, "health_check = '{\"path\":\"x\"}'", "domains_health_check_valid"),
+    (HTTP, "sticky = '{\"cookie\":\"a b\"}'", "domains_sticky_valid"),
+    (HTTP, "priority = 0", "domains_priority_range"),
+    (HTTP, "owner = 'a\"b'", "domains_text_valid"),
+    (HTTP, "site = 'Upper'", "domains_text_valid"),
+    (HTTP, "notes = U&'\\202E'", "domains_text_valid"),
+    (HTTP, "labels = '{\"a\":1}'", "domains_labels_valid"),
+    (HTTP, "labels = '[]'", "domains_labels_valid"),
+];
+
+#[tokio::test]
+async fn every_check_refuses_what_it_should() {
+    let (_cluster, client) = Cluster::migrated().await;
+    for good in [HTTP, TCP] {
+        client.batch_execute(&insert(good, "")).await.unwrap();
+    }
+    client.batch_execute("TRUNCATE domains").await.unwrap();
+    // each refused by the CHECK named, also where others would refuse it too
+    let checks = client
+        .query(
+            "SELECT conname::text FROM pg_constraint WHERE conrelid = 'domains'::regclass AND contype = 'c' ORDER BY 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    let checks: Vec<String> = checks.iter().map(|row| row.get(0)).collect();
+    assert_eq!(checks.len(), 26);
+    for check in &checks {
+        assert!(REFUSED.iter().any(|(_, _, name)| name == check), "no bad value for {check}");
+    }
+    for (good, bad, check) in REFUSED {
+        let error = client.batch_execute(&insert(good, bad)).await.expect_err(bad);
+        let db = error.as_db_error().unwrap();
+        assert_eq!(db.code().code(), "23514", "{bad}: {}", db.message());
+        let others: Vec<_> = checks.iter().filter(|other| other != check).cloned().collect();
+        if db.constraint() != Some(check) {
+            // an earlier one refuses it as well: without the others it is this one
+            let drop: Vec<_> = others.iter().map(|name| format!("DROP CONSTRAINT {name}")).collect();
+            let alone = format!("BEGIN; ALTER TABLE domains {}; {}", drop.join(", "), insert(good, bad));
+            let error = client.batch_execute(&alone).await.expect_err(bad);
+            assert_eq!(error.as_db_error().unwrap().constraint(), Some(*check), "{bad}");
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
+    }
+    assert_eq!(revision(&client).await, 3, "what was refused made no revision");
+}
+
+/// `INSERT` of the columns of `good`, those of `bad` over them.
+fn insert(good: &str, bad: &str) -> String {
+    let mut columns: Vec<(&str, &str)> = Vec::new();
+    for list in [good, bad] {
+        for pair in list.split(", ").filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once(" = ").unwrap();
+            columns.retain(|(known, _)| *known != name);
+            columns.push((name, value));
+        }
+    }
+    let (names, values): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+    format!("INSERT INTO domains ({}) VALUES ({})", names.join(", "), values.join(", "))
+}
+
+fn domain(name: &str) -> String {
+    insert(HTTP, &format!("domain = '{name}'"))
+}
+
+async fn revision(client: &Client) -> i64 {
+    client.query_one("SELECT n FROM revision", &[]).await.unwrap().get(0)
+}
+
+async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn a_change_is_one_revision_and_one_small_notification() {
+    let (cluster, client) = Cluster::migrated().await;
+    let (listener, mut heard) = cluster.listener("owner").await;
+    listener.batch_execute("LISTEN charliehub_revision").await.unwrap();
+
+    client.batch_execute(&format!("BEGIN; {}; {}; COMMIT", domain("a.test"), domain("b.test"))).await.unwrap();
+    let (channel, payload) = heard.recv().await.unwrap();
+    assert_eq!(channel, "charliehub_revision");
+    let token: String = client.query_one("SELECT token::text FROM revision", &[]).await.unwrap().get(0);
+    assert_eq!(payload, format!(r#"{{"r":1,"t":"{token}"}}"#));
+    assert!(payload.len() < 80);
+
+    for nothing in [
+        "UPDATE domains SET notes = notes",
+        "DELETE FROM domains WHERE domain = 'none'",
+        &format!("{} ON CONFLICT DO NOTHING", domain("a.test")),
+        &format!("BEGIN; {}; ROLLBACK", domain("c.test")),
+        &format!("BEGIN; SAVEPOINT s; {}; ROLLBACK TO s; COMMIT", domain("c.test")),
+    ] {
+        client.batch_execute(nothing).await.unwrap();
+        assert_eq!(revision(&client).await, 1, "{nothing}");
+    }
+    client.batch_execute("UPDATE domains SET notes = 'x'").await.unwrap();
+    assert!(heard.recv().await.unwrap().1.starts_with(r#"{"r":2,"#), "nothing was told of what changed nothing");
+}
+
+#[tokio::test]
+async fn revisions_have_no_gaps_and_the_order_of_commits() {
+    let (cluster, client) = Cluster::migrated().await;
+    let (listener, mut heard) = cluster.listener("owner").await;
+    listener.batch_execute("LISTEN charliehub_revision").await.unwrap();
+    let write = |writer: usize| {
+        let cluster = &cluster;
+        async move {
+            let client = cluster.client("owner").await;
+            for row in 0..20 {
+                let end = if row % 5 == 4 { "ROLLBACK" } else { "COMMIT" };
+                let name = domain(&format!("r{row}.w{writer}.test"));
+                client.batch_execute(&format!("BEGIN; {name}; {end}")).await.unwrap();
+            }
+        }
+    };
+    tokio::join!(write(0), write(1), write(2), write(3));
+    assert_eq!(revision(&client).await, 64);
+    for n in 1..=64 {
+        let (_, payload) = heard.recv().await.unwrap();
+        assert!(payload.starts_with(&format!(r#"{{"r":{n},"#)), "{payload} is not {n}");
+    }
+    assert_eq!(number(&client, "SELECT count(*) FROM revisions WHERE revision BETWEEN 1 AND 64").await, 64);
+}
+
+#[tokio::test]
+async fn the_past_can_be_read_again_also_before_a_truncate() {
+    let (_cluster, client) = Cluster::migrated().await;
+    client.batch_execute(&format!("{}; {}", domain("a.test"), domain("b.test"))).await.unwrap();
+    for change in ["UPDATE domains SET notes = 'x' WHERE domain = 'a.test'", "TRUNCATE domains", &domain("c.test")] {
+        client.batch_execute(change).await.unwrap();
+    }
+    for (revision, rows) in [(0, 0), (1, 2), (2, 2), (3, 0), (4, 1)] {
+        assert_eq!(number(&client, &format!("SELECT count(*) FROM domains_as_of({revision})")).await, rows);
+    }
+    let notes = "SELECT count(*) FROM domains_as_of(2) WHERE notes = 'x' AND version = 2";
+    assert_eq!(number(&client, notes).await, 1);
+    assert_eq!(number(&client, "SELECT count(*) FROM history WHERE op = 'T'").await, 2);
+    assert_eq!(
+        number(&client, "SELECT count(*) FROM domains_as_of(4) JOIN domains USING (id, domain, version, created_at)")
+            .await,
+        1
+    );
+    assert!(client.query("SELECT * FROM domains_as_of(5)", &[]).await.is_err());
+
+    number(&client, "SELECT prune_history(2)").await;
+    assert_eq!(number(&client, "SELECT count(*) FROM domains_as_of(2)").await, 2);
+    assert!(client.query("SELECT * FROM domains_as_of(1)", &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_ours_cannot_be_forged() {
+    let (_cluster, client) = Cluster::migrated().await;
+    client.batch_execute(&domain("a.test")).await.unwrap();
+    for forbidden in [
+        "UPDATE domains SET id = gen_random_uuid()",
+        "UPDATE domains SET created_at = now() - interval '1 day'",
+        "UPDATE history SET key = 'x'",
+        "DELETE FROM revisions",
+        "TRUNCATE history",
+        "SET session_replication_role = replica; DELETE FROM history",
+    ] {
+        assert!(client.batch_execute(forbidden).await.is_err(), "{forbidden}");
+        client.batch_execute("RESET session_replication_role").await.unwrap();
+    }
+    client.batch_execute("UPDATE domains SET version = 77, updated_at = '2000-01-01', notes = 'x'").await.unwrap();
+    assert_eq!(number(&client, "SELECT version FROM domains WHERE updated_at > '2001-01-01'").await, 2);
+    client.batch_execute("SET session_replication_role = replica; UPDATE domains SET notes = 'y'").await.unwrap();
+    assert_eq!(revision(&client).await, 3, "triggers run always");
+}
+
+#[tokio::test]
+async fn the_app_may_do_its_work_and_no_more() {
+    let (cluster, _owner) = Cluster::migrated().await;
+    let client = cluster.client("owner").await;
+    assume_role(&client).await.unwrap();
+    let hash = "sha256('x')";
+    for allowed in [
+        &domain("a.test"),
+        "UPDATE domains SET notes = 'x'",
+        "INSERT INTO fragments (kind, name, body) VALUES ('http.middleware', 'm', '{}')",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE domains, fragments IN ACCESS SHARE MODE; SELECT n FROM revision; COMMIT",
+        "SELECT lock_revision()",
+        &format!("INSERT INTO tokens (name, role, hash) VALUES ('t', 'reader', {hash})"),
+        "UPDATE tokens SET last_used_at = now()",
+        "INSERT INTO snapshot_bodies VALUES ('d', '', 0)",
+        "INSERT INTO snapshots (revision, token, digest, state, reason, routes, compiler) SELECT 1, token, 'd', 'withheld', 'r', 1, 'c' FROM revision",
+        "INSERT INTO instances (name, state, advice) VALUES ('hub2', 'unverified', '{line}')",
+        "INSERT INTO audit_events (actor, source, kind) VALUES ('a', 'api', 'k')",
+        "SELECT * FROM audit_events, schema_migrations, revisions, history",
+        "SELECT * FROM domains_as_of(1), fragments_as_of(1)",
+        "SELECT bit_xor(row_hash(id, version, xmin)), count(*) FROM domains",
+        "SELECT prune_history(1), prune_snapshots()",
+        "LISTEN charliehub_revision; NOTIFY charliehub_probe, 'x'",
+        "DELETE FROM domains",
+    ] {
+        client.batch_execute(allowed).await.unwrap_or_else(|error| panic!("{allowed}: {error:?}"));
+    }
+    for forbidden in [
+        "TRUNCATE domains",
+        "UPDATE revision SET n = 9",
+        "INSERT INTO history (revision, tbl, key, op) VALUES (1, 'domains', 'x', 'I')",
+        "SET charliehub.pruning = 'on'; DELETE FROM history",
+        "SELECT ch_bump()",
+        "UPDATE audit_events SET actor = 'x'",
+        "DELETE FROM audit_events",
+        "ALTER TABLE domains DISABLE TRIGGER ALL",
+        "DROP TABLE domains",
+        "CREATE TABLE charliehub.x ()",
+    ] {
+        let error = client.batch_execute(forbidden).await.expect_err(forbidden);
+        assert_eq!(error.code().unwrap().code(), "42501", "{forbidden}");
+    }
+}
+
+#[tokio::test]
+async fn decisions_and_tokens_are_told() {
+    let (cluster, client) = Cluster::migrated().await;
+    let (listener, mut heard) = cluster.listener("owner").await;
+    listener.batch_execute("LISTEN charliehub_tokens; LISTEN charliehub_decision").await.unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO tokens (name, role, hash) VALUES ('t', 'reader', sha256('x'));
+             INSERT INTO snapshot_bodies VALUES ('d', '', 0);
+             INSERT INTO snapshots (revision, token, digest, state, reason, routes, compiler)
+             SELECT 1, token, 'd', 'withheld', 'guard:empty', 1, 'c' FROM revision;",
+        )
+        .await
+        .unwrap();
+    client.batch_execute("UPDATE tokens SET last_used_at = now(); UPDATE snapshots SET pinned = true").await.unwrap();
+    client.batch_execute("UPDATE snapshots SET state = 'approved'").await.unwrap();
+    client.batch_execute("UPDATE snapshots SET state = 'approved'").await.unwrap();
+    client.batch_execute("UPDATE tokens SET revoked_at = now()").await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(heard.recv().await.unwrap());
+    }
+    let told: Vec<_> = told.iter().map(|(channel, payload)| (channel.as_str(), payload.as_str())).collect();
+    assert_eq!(told, [("charliehub_tokens", ""), ("charliehub_decision", "1"), ("charliehub_tokens", "")]);
+}
+
+#[tokio::test]
+async fn ten_thousand_rows_at_once_after_small_changes() {
+    let (_cluster, client) = Cluster::migrated().await;
+    for row in 0..8 {
+        client.batch_execute(&domain(&format!("s{row}.test"))).await.unwrap();
+        client.batch_execute("UPDATE domains SET notes = coalesce(notes, '') || 'x'").await.unwrap();
+    }
+    let before = revision(&client).await;
+    let began = Instant::now();
+    client
+        .batch_execute(
+            "INSERT INTO domains (domain, backend_host, backend_port)
+             SELECT 'd' || i || '.bulk.test', '10.0.0.1', 80 FROM generate_series(1, 10000) i",
+        )
+        .await
+        .unwrap();
+    let inserted = began.elapsed();
+    client.batch_execute("UPDATE domains SET backend_port = 81 WHERE domain LIKE '%.bulk.test'").await.unwrap();
+    // alone 2.5 s; with a plan that joins old and new rows it was minutes
+    assert!(began.elapsed() < Duration::from_secs(20), "insert {inserted:?}, all {:?}", began.elapsed());
+    assert_eq!(revision(&client).await, before + 2);
+}
