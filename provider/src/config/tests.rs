@@ -1,0 +1,236 @@
+use std::fs;
+
+use super::*;
+
+/// A configuration from a file's text and variables.
+fn read(file: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Config, Error> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("provider.toml");
+    fs::write(&path, file).unwrap();
+    let environment: Vec<_> = environment.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
+    Config::from_sources(&Flags { config: Some(path), ..flags }, &environment, false)
+}
+
+fn refused(file: &str, environment: &[(&str, &str)]) -> String {
+    let error = read(file, environment, Flags::default()).unwrap_err().to_string();
+    assert!(!error.contains('\n'), "one line: {error}");
+    error.rsplit_once("provider.toml").map_or(error.clone(), |(_, rest)| rest.to_owned())
+}
+
+#[test]
+fn nothing_set_is_a_whole_configuration() {
+    let config = Config::from_sources(&Flags::default(), &[("HOME".to_owned(), "/home/op".to_owned())], false).unwrap();
+    assert_eq!(config.serve.listen.to_string(), "127.0.0.1:8001");
+    assert_eq!(config.serve.data_dir, Path::new("/home/op/.local/state/charliehub"));
+    assert_eq!(config.serve.max_wait, Duration::from_mins(1));
+    assert_eq!(config.database.url, None);
+    assert_eq!(config.self_url(config.serve.listen).as_deref(), Some("http://127.0.0.1:8001"));
+    assert_eq!(config.history, History { keep: 100, age: Duration::from_hours(720) });
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let config = read(
+        r#"
+        [serve]
+        listen = "0.0.0.0:8443"
+        tls_certificate = "/etc/edge/tls.crt"
+        tls_key = "/etc/edge/tls.key"
+        allowed_hosts = ["Edge.Example.org"]
+        [database]
+        url = "postgresql://edge@db/edge"
+        [compile]
+        entry_points = ["web", "websecure"]
+        cert_resolvers = ["letsencrypt"]
+        default_resolver = "letsencrypt"
+        default_certificate = { cert_file = "/c.pem", key_file = "/k.pem" }
+        self_url = "https://provider.internal:8443/"
+        [access]
+        internal_networks = ["10.44.0.0/16", "10.35.0.0/16"]
+        forward_auth = { address = "http://authelia:9091/api/authz/forward-auth" }
+        [guard]
+        max_removed_percent = 50
+        [[traefik]]
+        instance = "hub2"
+        api = "http://127.0.0.1:8080"
+        [log]
+        format = "json"
+        "#,
+        &[],
+        Flags::default(),
+    )
+    .unwrap();
+    assert_eq!(config.self_url(config.serve.listen).as_deref(), Some("https://provider.internal:8443"));
+    assert_eq!(config.hosts().into_iter().collect::<Vec<_>>(), ["edge.example.org", "provider.internal"]);
+    assert_eq!(config.compile.default_certificate, Some(("/c.pem".to_owned(), "/k.pem".to_owned())));
+    assert_eq!(config.access.internal_networks[0].to_string(), "10.35.0.0/16");
+    assert_eq!(config.access.forward_auth.unwrap().auth_response_headers[0], "Remote-User");
+    assert_eq!(config.traefik, [Traefik { instance: "hub2".to_owned(), api: "http://127.0.0.1:8080".to_owned() }]);
+    assert_eq!((config.guard.max_removed_percent, config.log.format), (50, Format::Json));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place_and_its_remedy() {
+    for (file, message) in [
+        ("[serve]\nlistn = \"x\"", ":2: unknown key `serve.listn`; did you mean `serve.listen`?"),
+        ("[server]\nlisten = \"x\"", ":1: unknown section `server`; did you mean `serve`?"),
+        ("listen = \"x\"", ":1: unknown section `listen`; did you mean `serve.listen`?"),
+        ("serve = 1", ":1: `serve` has keys of its own; write [serve] and its keys"),
+        (
+            "[compile.default_certificate]\ncert = \"x\"",
+            ":2: unknown key `compile.default_certificate.cert`; did you mean `compile.default_certificate.cert_file`?",
+        ),
+        ("[[traefik]]\napi_url = \"x\"", ":2: unknown key `api_url` in [[traefik]]; did you mean `api`?"),
+        ("[[traefik]]\napi = \"http://t\"", ":1: [[traefik]] without `instance`; write `instance`"),
+        ("[serve]\nlisten = 8001", ":2: 8001 has the wrong type; write text that is not empty, in quotes"),
+        ("[serve]\nlisten = \"8001\"", ":2: `8001` is not an address to listen on; write ADDRESS:PORT"),
+        ("[serve]\nlisten = \"0.0.0.0:8001\"", ":2: 0.0.0.0:8001 is not loopback"),
+        ("[serve]\ninsecure = \"true\"", ":2: \"true\" has the wrong type; write true or false, without quotes"),
+        ("[serve]\nmax_wait = \"55\"", ":2: `55` is not a duration; write a whole number above 0 and ms, s, m, h or d"),
+        ("[serve]\nmax_wait = \"2h\"", ":2: a poll held for more than an hour"),
+        (
+            "[serve]\ntls_key = \"k\"",
+            ":2: `serve.tls_key` is set and `serve.tls_certificate` is not; set both, or neither",
+        ),
+        ("[serve]\nallowed_hosts = [\"a:80\"]", ":2: `a:80` is not a host name"),
+        ("[serve]\nmax_wait = 1.5", ":2: `serve.max_wait` cannot be a float"),
+        (
+            "[access]\ninternal_networks = [\"10.44.1.0/16\"]",
+            ":2: `10.44.1.0/16` has bits set behind its prefix; write 10.44.0.0/16",
+        ),
+        ("[access]\ninternal_networks = [\"10.44.1.7\"]", ":2: `10.44.1.7` is not a network; write 10.44.1.7/32"),
+        ("[access]\ninternal_networks = [\"0.0.0.0/0\"]", ":2: `0.0.0.0/0` would make everybody internal"),
+        ("[access.forward_auth]\nauth_response_headers = [\"a\"]", ":2: `forward_auth` has no `address`"),
+        ("[guard]\nmax_removed_percent = 101", ":2: 101 has the wrong type; write a whole number from 0 to 100"),
+        (
+            "[compile]\ncert_resolvers = [\"le\"]\ndefault_resolver = \"el\"",
+            ":3: `el` is not in `compile.cert_resolvers`",
+        ),
+        ("[compile]\ndefault_certificate = { cert_file = \"c\" }", ":2: `default_certificate` has `cert_file` alone"),
+        ("[compile]\nself_url = \"edge:80\"", ":2: `edge:80` is not a URL; write it as http://HOST:PORT"),
+        ("[database]\nurl = \"mysql\"", ":2: `database.url` is neither a URL of PostgreSQL nor"),
+        ("[database]\npassword = \"x\"", ":2: a password without `database.url`"),
+        ("[database]\nurl = \"a=b\"\nurl_file = \"x\"", ":3: `database.url` and `database.url_file` are both set"),
+        ("[log]\nformat = \"xml\"", ":2: `xml` is no log format; use text or json"),
+        ("[serve]\nlisten = ", ":2: "),
+        ("[serve]\n[serve]", ":2: duplicate key"),
+    ] {
+        let error = refused(file, &[]);
+        assert!(error.starts_with(message), "{file}\n  gives {error}\n  not   {message}");
+    }
+}
+
+#[test]
+fn an_unknown_variable_is_refused() {
+    assert_eq!(
+        refused("", &[("CHARLIEHUB_SERVE_LISTEM", "127.0.0.1:1")]),
+        "CHARLIEHUB_SERVE_LISTEM: there is no such setting; did you mean `CHARLIEHUB_SERVE_LISTEN`?"
+    );
+    assert!(refused("", &[("CHARLIEHUB_GUARD_MAX_REMOVED", "many")]).contains("write a whole number"));
+    assert!(refused("", &[("CHARLIEHUB_TRAEFIK_API", "http://t")]).contains("half of a Traefik"));
+}
+
+#[test]
+fn a_flag_beats_the_environment_which_beats_the_file() {
+    let file = "[serve]\nlisten = \"127.0.0.1:1\"\ndata_dir = \"/file\"\nmax_wait = \"1s\"";
+    let environment = [("CHARLIEHUB_SERVE_LISTEN", "127.0.0.1:2"), ("CHARLIEHUB_SERVE_DATA_DIR", "/environment")];
+    let flags = Flags { listen: Some("localhost:3".to_owned()), ..Flags::default() };
+    let serve = read(file, &environment, flags).unwrap().serve;
+    assert_eq!(serve.listen.to_string(), "127.0.0.1:3");
+    assert_eq!(serve.data_dir, Path::new("/environment"));
+    assert_eq!(serve.max_wait, Duration::from_secs(1));
+}
+
+#[test]
+fn the_environment_holds_lists_tables_and_switches() {
+    let config = read(
+        "[[traefik]]\ninstance = \"old\"\napi = \"http://old\"",
+        &[
+            ("CHARLIEHUB_COMPILE_ENTRY_POINTS", "web, websecure"),
+            ("CHARLIEHUB_ACCESS_FORWARD_AUTH_ADDRESS", "http://authelia"),
+            ("CHARLIEHUB_DATABASE_MIGRATE", "false"),
+            ("CHARLIEHUB_TRAEFIK_API", "http://new/"),
+            ("CHARLIEHUB_TRAEFIK_INSTANCE", "hub2"),
+            ("CHARLIEHUB_LOG_FILTER", ""),
+        ],
+        Flags::default(),
+    )
+    .unwrap();
+    assert_eq!(config.compile.entry_points.unwrap().len(), 2);
+    assert!(config.access.forward_auth.is_some() && !config.database.migrate);
+    assert_eq!(config.traefik, [Traefik { instance: "hub2".to_owned(), api: "http://new".to_owned() }]);
+}
+
+#[test]
+fn the_database_url_comes_from_the_strongest_source() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "postgres://from-a-file\n").unwrap();
+    fs::write(directory.path().join("database.url"), "postgres://from-a-credential").unwrap();
+    let secret = secret.display().to_string();
+    let credentials = directory.path().display().to_string();
+    let url = |file: &str, environment: &[(&str, &str)], flag: Option<&str>| {
+        let flags = Flags { database_url: flag.map(str::to_owned), ..Flags::default() };
+        read(file, environment, flags).unwrap().database.url.unwrap().reveal().to_owned()
+    };
+    let file = "[database]\nurl = \"postgres://written\"";
+    assert_eq!(url(file, &[], None), "postgres://written");
+    assert_eq!(url(&format!("[database]\nurl_file = \"{secret}\""), &[], None), "postgres://from-a-file");
+    assert_eq!(url(file, &[("CREDENTIALS_DIRECTORY", &credentials)], None), "postgres://from-a-credential");
+    let both = [("CREDENTIALS_DIRECTORY", credentials.as_str()), ("DATABASE_URL", "postgres://common")];
+    assert_eq!(url(file, &both, None), "postgres://common");
+    let ours = [("CHARLIEHUB_DATABASE_URL_FILE", secret.as_str()), ("DATABASE_URL", "postgres://common")];
+    assert_eq!(url(file, &ours, None), "postgres://from-a-file");
+    let ours = [("CHARLIEHUB_DATABASE_URL", "postgres://ours"), ("DATABASE_URL", "postgres://common")];
+    assert_eq!(url(file, &ours, None), "postgres://ours");
+    assert_eq!(url(file, &ours, Some("postgres://flag")), "postgres://flag");
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let config = read("[database]\nurl = \"postgres://edge:hunter2@db/edge\"", &[], Flags::default()).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn plain_http_beyond_loopback_is_a_decision() {
+    let file = "[serve]\nlisten = \"0.0.0.0:8001\"";
+    assert!(refused(file, &[]).contains("--insecure"));
+    let config = read(file, &[], Flags { insecure: true, ..Flags::default() }).unwrap();
+    assert_eq!(config.self_url(config.serve.listen), None, "nobody can call 0.0.0.0");
+    assert!(read("[serve]\nlisten = \"[::1]:0\"", &[], Flags::default()).is_ok());
+}
+
+#[test]
+fn state_goes_where_systemd_root_or_the_user_keep_it() {
+    let directory = |environment: &[(&str, &str)], root| {
+        let environment: Vec<_> = environment.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
+        Config::from_sources(&Flags::default(), &environment, root).unwrap().serve.data_dir
+    };
+    assert_eq!(directory(&[("STATE_DIRECTORY", "/a:/b")], true), Path::new("/a"));
+    assert_eq!(directory(&[("HOME", "/root")], true), Path::new("/var/lib/charliehub"));
+    assert_eq!(directory(&[("HOME", "/h"), ("XDG_STATE_HOME", "/x")], false), Path::new("/x/charliehub"));
+}
+
+#[test]
+fn durations() {
+    for (text, seconds) in [("55s", 55), ("10m", 600), ("12h", 43_200), ("30d", 2_592_000)] {
+        assert_eq!(duration(text), Some(Duration::from_secs(seconds)), "{text}");
+    }
+    assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
+    for text in ["", "5", "s", "0s", "-1s", "1.5s", "5 s", "5w", "99999999999999999999s", "9999999999999999999d"] {
+        assert_eq!(duration(text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_password_of_its_own_joins_the_url() {
+    for url in ["postgres://edge@db/edge", "postgres://edge@db/edge?connect_timeout=3", "host=db user=edge dbname=edge"]
+    {
+        let file = format!("[database]\nurl = \"{url}\"\npassword = '''a'b\\c&d %'''");
+        let config = read(&file, &[], Flags::default()).unwrap();
+        let joined: tokio_postgres::Config = config.database.connection_string().unwrap().reveal().parse().unwrap();
+        assert_eq!(joined.get_password(), Some(br"a'b\c&d %".as_slice()), "{url}");
+        assert_eq!(joined.get_dbname(), Some("edge"));
+    }
+}
