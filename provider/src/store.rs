@@ -1,0 +1,9 @@
+//! Follows the source of truth: what is committed in Postgres is known here, each revision whole, within milliseconds.
+//!
+//! [`sync`] decides when to do what, [`listen`] does it, [`read`] fetches the rows of one revision, [`rows`] decodes them
+//! one by one.
+
+pub mod listen;
+pub mod read;
+pub mod rows;
+pub mod sync;

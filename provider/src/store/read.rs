@@ -1,0 +1,303 @@
+//! Reads the rows of one revision: what changed since the one that is held, or everything.
+//!
+//! Each read is one transaction that locks the tables first (TRUNCATE is not MVCC-safe: an older snapshot would see no rows
+//! at the old revision) and finds out in it whether the revision that we hold is still on the database's branch. Statements
+//! go out together, in one round trip; unnamed and with their types, so that they pass a transaction pooler too, or
+//! prepared where there is none.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_util::{
+    TryStreamExt as _,
+    future::{try_join3, try_join4, try_join5},
+};
+use tokio::sync::OnceCell;
+use tokio_postgres::{
+    Client, GenericClient, Row, Statement,
+    types::{ToSql, Type},
+};
+use uuid::Uuid;
+
+use super::{
+    rows::{Fetched, decode, name, select, select_as_of},
+    sync::Held,
+};
+use crate::{
+    memory::{self, TooLarge},
+    row::{Rows, Table},
+};
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    LOCK TABLE charliehub.domains, charliehub.fragments IN ACCESS SHARE MODE";
+
+/// For the delta, whose plan must follow the change, not the size of the tables: by index, whatever the statistics say.
+const PLANS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
+    SET plan_cache_mode = force_generic_plan";
+
+const REVISION: &str = "SELECT r.n, r.token, r.floor, s.token FROM charliehub.revision r
+    LEFT JOIN charliehub.revisions s ON s.revision = $1";
+
+/// The rows of one revision.
+#[derive(Debug)]
+pub struct Reading {
+    pub held: Held,
+    /// True when `rows` are all there are; else those that changed since what was held.
+    pub everything: bool,
+    /// What was held is not on the database's branch any more: commits were lost, or a backup was restored.
+    pub forked: bool,
+    pub rows: Vec<Fetched>,
+}
+
+/// Why there is no reading.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Database(#[from] tokio_postgres::Error),
+    /// The connection is well, and waiting may help.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+/// The connection that reads.
+#[derive(Debug)]
+pub struct Reader {
+    client: Client,
+    /// True once a notification came back: no transaction pooler is in between, so a statement may be prepared.
+    direct: AtomicBool,
+    delta: OnceCell<[Statement; 3]>,
+}
+
+enum Delta {
+    Read(Reading),
+    /// History does not go back so far.
+    Forgotten,
+    Forked,
+    /// More rows than were asked for.
+    TooMany,
+}
+
+impl Reader {
+    pub fn new(client: Client) -> Self {
+        Self { client, direct: AtomicBool::new(false), delta: OnceCell::new() }
+    }
+
+    /// No transaction pooler is between this connection and PostgreSQL.
+    pub fn is_direct(&self) {
+        self.direct.store(true, Ordering::Relaxed);
+    }
+
+    /// Reads what changed since `held`; everything when that cannot be told, or is asked for. `known` rows are held.
+    ///
+    /// Nothing is read that would not fit into memory. How much that is, is asked only when there are many rows: a small
+    /// change takes one round trip and no more.
+    pub async fn read(&self, held: Option<Held>, everything: bool, known: u64) -> Result<Reading, Error> {
+        let client = &self.client;
+        let Some(since) = held.filter(|_| !everything) else { return full(client, held, false, known).await };
+        let mut found = self.delta(since, Some(memory::ALWAYS)).await?;
+        if let Delta::TooMany = found {
+            found = self.delta(since, memory::room().map(|room| room.rows())).await?;
+        }
+        match found {
+            Delta::Read(reading) => Ok(reading),
+            Delta::Forgotten | Delta::TooMany => full(client, held, false, known).await,
+            Delta::Forked => full(client, held, true, known).await,
+        }
+    }
+
+    /// What `delta` needs: the revision, and at most `limit` rows of each table (NULL is no limit). Planning takes longer
+    /// than running it, so it is prepared where that is possible.
+    async fn changed_since(&self, revision: i64, limit: Option<i64>) -> Result<[Vec<Row>; 3], tokio_postgres::Error> {
+        let client = &self.client;
+        let rows: [&(dyn ToSql + Sync); 2] = [&revision, &limit];
+        let [since, limit] = rows;
+        if !self.direct.load(Ordering::Relaxed) {
+            let (domains, fragments) = (changed(Table::Domains), changed(Table::Fragments));
+            let some = [(since, Type::INT8), (limit, Type::INT8)];
+            let only = [(since, Type::INT8)];
+            let [domains, fragments] = [&domains, &fragments].map(|text| client.query_typed(text, &some));
+            return in_one_transaction(client, client.query_typed(REVISION, &only), domains, fragments).await;
+        }
+        let prepare = async || {
+            let (domains, fragments) = (changed(Table::Domains), changed(Table::Fragments));
+            let some = [Type::INT8, Type::INT8];
+            let [domains, fragments] = [&domains, &fragments].map(|text| client.prepare_typed(text, &some));
+            let revision = client.prepare_typed(REVISION, &[Type::INT8]);
+            let plans = client.batch_execute(PLANS);
+            try_join4(plans, revision, domains, fragments).await.map(|((), r, d, f)| [r, d, f])
+        };
+        let [revision, domains, fragments] = self.delta.get_or_try_init(prepare).await?;
+        let only = [since];
+        let [domains, fragments] = [domains, fragments].map(|statement| client.query(statement, &rows));
+        in_one_transaction(client, client.query(revision, &only), domains, fragments).await
+    }
+
+    /// What changed since `held`, if those are at most so many rows.
+    async fn delta(&self, held: Held, most: Option<u64>) -> Result<Delta, tokio_postgres::Error> {
+        // One more tells that there are too many.
+        let limit = most.map(|most| i64::try_from(most.saturating_add(1)).unwrap_or(i64::MAX));
+        let [revision, domains, fragments] = self.changed_since(held.revision, limit).await?;
+        let Some(revision) = revision.first() else { return Ok(Delta::Forgotten) };
+        let newest = Held { revision: revision.try_get(0)?, token: revision.try_get(1)? };
+        let floor: i64 = revision.try_get(2)?;
+        // Revision 0 is the beginning of every branch and leaves no line in `revisions`.
+        let ours: Option<Uuid> = if held.revision == 0 { Some(held.token) } else { revision.try_get(3)? };
+        if newest.revision < held.revision || (newest != held && ours != Some(held.token)) {
+            return Ok(Delta::Forked);
+        }
+        if held.revision < floor {
+            return Ok(Delta::Forgotten);
+        }
+        if most.is_some_and(|most| u64::try_from(domains.len() + fragments.len()).is_ok_and(|found| found > most)) {
+            return Ok(Delta::TooMany);
+        }
+        let mut rows = Vec::with_capacity(domains.len() + fragments.len());
+        for (table, found) in [(Table::Domains, &domains), (Table::Fragments, &fragments)] {
+            for row in found {
+                let key = crate::row::Key { table, id: row.try_get(0)? };
+                rows.push(decode(table, row, 1).unwrap_or(Fetched { key, row: None, hash: 0 }));
+            }
+        }
+        Ok(Delta::Read(Reading { held: newest, everything: false, forked: false, rows }))
+    }
+
+    /// The newest of the `waiting` revisions that an operator approved, with its rows; those of `newest` are held anyway.
+    pub async fn approved(
+        &self,
+        waiting: &[Held],
+        newest: Held,
+    ) -> Result<Option<(Held, Vec<Fetched>)>, tokio_postgres::Error> {
+        const APPROVED: &str = "SELECT revision, token FROM charliehub.snapshots
+            WHERE state = 'approved' AND (revision, token) IN (SELECT * FROM unnest($1::int8[], $2::uuid[]))
+            ORDER BY revision DESC LIMIT 1";
+        if waiting.is_empty() {
+            return Ok(None);
+        }
+        let (revisions, tokens): (Vec<i64>, Vec<Uuid>) = waiting.iter().map(|held| (held.revision, held.token)).unzip();
+        let found =
+            self.client.query_typed(APPROVED, &[(&revisions, Type::INT8_ARRAY), (&tokens, Type::UUID_ARRAY)]).await?;
+        let Some(row) = found.first() else { return Ok(None) };
+        let held = Held { revision: row.try_get(0)?, token: row.try_get(1)? };
+        let rows = if held == newest { Vec::new() } else { as_of(&self.client, held.revision).await? };
+        Ok(Some((held, rows)))
+    }
+
+    /// What the database says of its rows now.
+    pub async fn sum(&self) -> Result<Option<Sum>, tokio_postgres::Error> {
+        const SUM: &str = "SELECT r.n, r.token, d.count + f.count, d.hash # f.hash FROM charliehub.revision r,
+            (SELECT count(*), coalesce(bit_xor(charliehub.row_hash(id, version, xmin)), 0) AS hash FROM charliehub.domains) d,
+            (SELECT count(*), coalesce(bit_xor(charliehub.row_hash(id, version, xmin)), 0) AS hash FROM charliehub.fragments) f";
+        let client = &self.client;
+        let ((), rows, ()) =
+            try_join3(client.batch_execute(BEGIN), client.query_typed(SUM, &[]), client.batch_execute("COMMIT"))
+                .await?;
+        rows.first()
+            .map(|row| {
+                let held = Held { revision: row.try_get(0)?, token: row.try_get(1)? };
+                Ok(Sum { held, rows: row.try_get(2)?, hash: row.try_get(3)? })
+            })
+            .transpose()
+    }
+}
+
+/// Sends everything at once, so that it is one round trip.
+async fn in_one_transaction(
+    client: &Client,
+    revision: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
+    domains: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
+    fragments: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
+) -> Result<[Vec<Row>; 3], tokio_postgres::Error> {
+    let ((), revision, domains, fragments, ()) =
+        try_join5(client.batch_execute(BEGIN), revision, domains, fragments, client.batch_execute("COMMIT")).await?;
+    Ok([revision, domains, fragments])
+}
+
+/// The rows of `table` that changed since revision `$1`; all columns are null for one that is gone.
+fn changed(table: Table) -> String {
+    let (name, list) = (name(table), select(table));
+    format!(
+        "SELECT h.key::uuid, {list} FROM (SELECT DISTINCT key FROM charliehub.history
+          WHERE revision > $1 AND tbl = '{name}') h LEFT JOIN charliehub.{name} t ON t.id = h.key::uuid LIMIT $2"
+    )
+}
+
+async fn full(client: &Client, held: Option<Held>, forked: bool, known: u64) -> Result<Reading, Error> {
+    let before = held.map_or(0, |held| held.revision);
+    let ((), revision) = futures_util::future::try_join(
+        client.batch_execute(BEGIN),
+        client.query_typed(REVISION, &[(&before, Type::INT8)]),
+    )
+    .await?;
+    if let Some(room) = memory::room()
+        && let Err(error) = room.fits(count(client).await?, known)
+    {
+        client.batch_execute("COMMIT").await?;
+        return Err(error.into());
+    }
+    let mut rows = Vec::new();
+    for table in [Table::Domains, Table::Fragments] {
+        let all = format!("SELECT {} FROM charliehub.{} t", select(table), name(table));
+        let mut stream = pin!(client.query_typed_raw(&all, Vec::<(i64, Type)>::new()).await?);
+        while let Some(row) = stream.try_next().await? {
+            rows.extend(decode(table, &row, 0));
+        }
+    }
+    client.batch_execute("COMMIT").await?;
+    let Some(revision) = revision.first() else {
+        // A trigger refuses every write without that row, so this is an empty schema.
+        return Ok(Reading { held: Held { revision: 0, token: Uuid::nil() }, everything: true, forked, rows });
+    };
+    let newest = Held { revision: revision.try_get(0)?, token: revision.try_get(1)? };
+    let ours: Option<Uuid> = revision.try_get(3)?;
+    let lost = held.is_some_and(|held| held.revision > 0 && ours != Some(held.token));
+    Ok(Reading { held: newest, everything: true, forked: forked || lost, rows })
+}
+
+/// How many rows there are.
+async fn count(client: &Client) -> Result<u64, tokio_postgres::Error> {
+    const COUNT: &str =
+        "SELECT (SELECT count(*) FROM charliehub.domains) + (SELECT count(*) FROM charliehub.fragments)";
+    let counted = client.query_typed(COUNT, &[]).await?;
+    let rows: i64 = counted.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
+    Ok(u64::try_from(rows).unwrap_or_default())
+}
+
+/// All rows, inside a transaction of the caller's.
+pub async fn all(client: &impl GenericClient) -> Result<Rows, tokio_postgres::Error> {
+    let mut rows = Rows::new();
+    for table in [Table::Domains, Table::Fragments] {
+        let all = format!("SELECT {} FROM charliehub.{} t", select(table), name(table));
+        let found = client.query_typed(&all, &[]).await?;
+        rows.extend(by_key(found.iter().filter_map(|row| decode(table, row, 0))));
+    }
+    Ok(rows)
+}
+
+/// Rows that are there, by their keys.
+pub fn by_key(rows: impl IntoIterator<Item = Fetched>) -> Rows {
+    rows.into_iter().filter_map(|fetched| Some((fetched.key, Arc::new(fetched.row?)))).collect()
+}
+
+/// The rows as they were at `revision`, which must not be older than history's floor.
+pub async fn as_of(client: &impl GenericClient, revision: i64) -> Result<Vec<Fetched>, tokio_postgres::Error> {
+    let at = |table: Table| format!("SELECT {} FROM charliehub.{}_as_of($1) t", select_as_of(table), name(table));
+    let mut rows = Vec::new();
+    for table in [Table::Domains, Table::Fragments] {
+        let found = client.query_typed(&at(table), &[(&revision, Type::INT8)]).await?;
+        rows.extend(found.iter().filter_map(|row| decode(table, row, 0)));
+    }
+    Ok(rows)
+}
+
+/// What the database says of its rows: revision, how many rows there are, and the exclusive or of their hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    pub held: Held,
+    pub rows: i64,
+    pub hash: i64,
+}
