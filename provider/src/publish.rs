@@ -1,0 +1,333 @@
+//! Rows in, snapshot out: compile, guard, swap.
+//!
+//! Holds the newest rows and what they compile to and, while a revision is withheld, the rows that run in its place: the
+//! last good ones with the newest restrictions on top. No I/O; what must be kept goes to `record`.
+
+mod restrict;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use charliehub_proto::domain::{Domain, Status};
+use uuid::Uuid;
+
+pub use self::restrict::restricted;
+use self::restrict::{Hosts, is_protected};
+use crate::{
+    compile::{Compiler, Settings, State},
+    guard::{Guard, Limits, Reason, Size, Verdict},
+    row::{Key, Row, Rows},
+    snapshot::{Current, Snapshot, disk::Good, encode::Draft, encode::Encoded},
+    store::{read::Reading, rows::Fetched, sync::Held},
+};
+
+/// Revisions that may be approved are remembered up to this many; older ones were overtaken long ago.
+const REMEMBERED: usize = 1000;
+
+/// A change of one row; `None` is its removal.
+type Change = (Key, Option<Arc<Row>>);
+
+/// What became of a reading, for those who keep it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing that Traefik or history would notice.
+    Nothing,
+    /// It runs.
+    Served(Served),
+    /// It waits for an operator, and something else runs.
+    Withheld { served: Served, candidate: Candidate },
+}
+
+/// What runs now.
+#[derive(Debug)]
+pub struct Served {
+    pub snapshot: Arc<Snapshot>,
+    pub rows: Rows,
+}
+
+/// A config that waits for an operator.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub held: Held,
+    pub encoded: Arc<Encoded>,
+    pub size: Size,
+    pub reason: Reason,
+}
+
+#[derive(Debug)]
+struct Withheld {
+    /// The rows of the last good revision, less what was removed in small steps since.
+    base: Rows,
+    base_held: Held,
+    revisions: Vec<Held>,
+    reason: Reason,
+    /// What was removed from the base since.
+    gone: Rows,
+}
+
+impl Withheld {
+    /// Takes rows from the base that the newest have not any more, if those are few, and not all.
+    ///
+    /// A protected one stays while a neighbour does that waits to be removed: its place would be open as part of it.
+    fn remove(&mut self, step: &BTreeSet<Key>, newest: &Rows, guard: &Guard) {
+        let waits = |key: &Key| !served(newest, key) && !step.contains(key);
+        let waiting = self.base.iter().filter(|(key, row)| is_served(row) && waits(key));
+        let hosts: Hosts<'_> = waiting.filter_map(|(_, row)| domain(row)).collect();
+        let stays = |row: &Row| domain(row).is_some_and(|row| is_protected(row) && hosts.cover(row));
+        let goes = |key: &Key| self.base.get(key).is_some_and(|row| is_served(row) && !stays(row));
+        let step: Vec<Key> = step.iter().copied().filter(goes).collect();
+        let left = self.base.values().filter(|row| is_served(row)).count();
+        if guard.may_remove(self.gone.len() + step.len()) && step.len() < left {
+            for key in step {
+                self.gone.extend(self.base.remove(&key).map(|row| (key, row)));
+            }
+        }
+    }
+
+    /// Gives back to the base what the newest have again.
+    fn put_back(&mut self, newest: &Rows) {
+        let back = self.gone.keys().filter(|key| served(newest, key)).copied().collect::<Vec<_>>();
+        for key in back {
+            self.base.extend(self.gone.remove(&key).map(|row| (key, row)));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Publisher {
+    newest: Compiler,
+    newest_held: Option<Held>,
+    /// What ran when we started, until the first reading.
+    start: Option<(Held, Rows)>,
+    withheld: Option<Withheld>,
+    guard: Guard,
+    current: Arc<Current>,
+}
+
+impl Publisher {
+    pub fn new(settings: Arc<Settings>, limits: Limits, current: Arc<Current>) -> Self {
+        Self {
+            newest: Compiler::new(settings),
+            newest_held: None,
+            start: None,
+            withheld: None,
+            guard: Guard::new(limits),
+            current,
+        }
+    }
+
+    /// Serves the last known good config, until the first reading.
+    pub fn resume(&mut self, good: Good) {
+        self.guard.agreed(good.size);
+        self.current.swap(Snapshot::new(good.held, None, good.encoded, good.size, messages(&good.rows)));
+        self.start = Some((good.held, good.rows));
+    }
+
+    /// What the newest rows compile to, whether it runs or not.
+    pub fn newest(&self) -> &Compiler {
+        &self.newest
+    }
+
+    /// The revisions that wait for an operator, oldest first.
+    pub fn withheld(&self) -> &[Held] {
+        self.withheld.as_ref().map_or(&[], |withheld| &withheld.revisions)
+    }
+
+    /// Why the newest revision waits.
+    pub fn reason(&self) -> Option<Reason> {
+        self.withheld.as_ref().map(|withheld| withheld.reason)
+    }
+
+    /// Compiles what was read and decides what runs.
+    pub fn take(&mut self, reading: Reading, now: Instant) -> Outcome {
+        let Reading { held, everything, rows, forked: _ } = reading;
+        let undo = self.apply(everything, rows);
+        let unchanged = self.newest_held.replace(held) == Some(held) && undo.is_empty();
+        if unchanged && self.start.is_none() {
+            return Outcome::Nothing;
+        }
+        self.decide(held, undo, now)
+    }
+
+    /// An operator agreed to `held`, one of [`Publisher::withheld`], whose rows were `rows` (not needed for the newest).
+    pub fn approve(&mut self, held: Held, rows: Rows, now: Instant) -> Outcome {
+        let Some(newest) = self.newest_held else { return Outcome::Nothing };
+        let Some(withheld) = &mut self.withheld else { return Outcome::Nothing };
+        if held == newest {
+            self.guard.agreed(size(&self.newest));
+            self.withheld = None;
+            return Outcome::Served(self.serve_newest(newest, now));
+        }
+        withheld.base = rows;
+        withheld.base_held = held;
+        withheld.gone = Rows::new();
+        withheld.revisions.retain(|one| one.revision > held.revision);
+        let base = withheld.base.clone();
+        self.guard.agreed(size(&self.compile(base)));
+        self.decide(newest, Vec::new(), now)
+    }
+
+    /// Brings the newest rows up to what was read, and returns what they were.
+    fn apply(&mut self, everything: bool, read: Vec<Fetched>) -> Vec<Change> {
+        let mut changes: Vec<Change> = Vec::with_capacity(read.len());
+        if everything {
+            let found: BTreeSet<Key> = read.iter().map(|fetched| fetched.key).collect();
+            changes.extend(self.newest.rows().keys().filter(|key| !found.contains(key)).map(|key| (*key, None)));
+        }
+        for fetched in read {
+            let same = self.newest.rows().get(&fetched.key).map(|row| &**row) == fetched.row.as_ref();
+            if !same {
+                changes.push((fetched.key, fetched.row.map(Arc::new)));
+            }
+        }
+        self.newest.apply(changes)
+    }
+
+    fn decide(&mut self, held: Held, undo: Vec<Change>, now: Instant) -> Outcome {
+        let next = size(&self.newest);
+        if next.routes == 0 && self.current.load().is_none() {
+            // There never was a config: polls are held until there is one.
+            return Outcome::Nothing;
+        }
+        match self.guard.judge(next, now) {
+            Verdict::Accept => {
+                if self.withheld.take().is_some() {
+                    tracing::info!(revision = held.revision, "the newest revision is withheld no longer");
+                }
+                Outcome::Served(self.serve_newest(held, now))
+            }
+            Verdict::Withhold(reason) => {
+                self.withhold(held, reason, undo);
+                self.serve_withheld(held, reason)
+            }
+        }
+    }
+
+    fn serve_newest(&mut self, held: Held, now: Instant) -> Served {
+        let size = size(&self.newest);
+        self.start = None;
+        self.guard.runs(size, now);
+        let encoded = self.encode(&self.newest);
+        let messages = messages(self.newest.rows());
+        let snapshot = self.current.swap(Snapshot::new(held, None, encoded, size, messages));
+        Served { snapshot, rows: self.newest.rows().clone() }
+    }
+
+    /// Keeps what ran as the base, and lets small removals through.
+    fn withhold(&mut self, held: Held, reason: Reason, undo: Vec<Change>) {
+        let newest = self.newest.rows();
+        if let Some(withheld) = &mut self.withheld {
+            withheld.reason = reason;
+            if withheld.revisions.last() != Some(&held) {
+                withheld.revisions.push(held);
+            }
+            if withheld.revisions.len() > REMEMBERED {
+                withheld.revisions.remove(0);
+            }
+            // Only what this step removed: the rest waits.
+            let step: BTreeSet<Key> = undo
+                .iter()
+                .filter(|(key, row)| row.as_ref().is_some_and(|row| is_served(row)) && !served(newest, key))
+                .map(|(key, _)| *key)
+                .collect();
+            withheld.put_back(newest);
+            withheld.remove(&step, newest, &self.guard);
+            return;
+        }
+        let (base_held, base) = self.start.take().unwrap_or_else(|| {
+            let mut rows = newest.clone();
+            for (key, row) in undo.into_iter().rev() {
+                match row {
+                    Some(row) => rows.insert(key, row),
+                    None => rows.remove(&key),
+                };
+            }
+            (self.current.load().map_or(held, |snapshot| snapshot.held), rows)
+        });
+        let mut withheld = Withheld { base, base_held, revisions: vec![held], reason, gone: Rows::new() };
+        if matches!(reason, Reason::Quarantine { .. }) {
+            let base = withheld.base.iter();
+            let step: BTreeSet<Key> =
+                base.filter(|(key, row)| is_served(row) && !served(newest, key)).map(|(key, _)| *key).collect();
+            withheld.remove(&step, newest, &self.guard);
+        }
+        self.withheld = Some(withheld);
+    }
+
+    fn serve_withheld(&mut self, held: Held, reason: Reason) -> Outcome {
+        let Some(withheld) = &self.withheld else { return Outcome::Nothing };
+        let (base, base_held) = (withheld.base.clone(), withheld.base_held);
+        let running = self.compile(restricted(&base, self.newest.rows()));
+        let (size_running, waits) = (size(&running), Some(held.revision));
+        let next = match self.current.load() {
+            // The rows behind what runs are not known: a start with a config from history, whose rows are forgotten.
+            Some(runs) if size_running.routes == 0 => {
+                Snapshot::new(base_held, waits, Arc::clone(&runs.encoded), runs.size, runs.messages.clone())
+            }
+            _ => Snapshot::new(base_held, waits, self.encode(&running), size_running, messages(running.rows())),
+        };
+        let snapshot = self.current.swap(next);
+        let candidate = Candidate { held, encoded: self.encode(&self.newest), size: size(&self.newest), reason };
+        Outcome::Withheld { served: Served { snapshot, rows: base }, candidate }
+    }
+
+    fn compile(&self, rows: Rows) -> Compiler {
+        let mut compiler = Compiler::new(Arc::clone(self.newest.settings()));
+        compiler.apply(rows.into_iter().map(|(key, row)| (key, Some(row))).collect());
+        compiler
+    }
+
+    /// The bytes of what `compiler` holds; those that are served already when they are the same.
+    fn encode(&self, compiler: &Compiler) -> Arc<Encoded> {
+        let draft = Draft::new(compiler.pieces());
+        match self.current.load() {
+            Some(snapshot) if **snapshot.digest() == *draft.digest() => Arc::clone(&snapshot.encoded),
+            _ => Arc::new(draft.finish()),
+        }
+    }
+}
+
+pub fn size(compiler: &Compiler) -> Size {
+    let counts = compiler.counts();
+    Size { routes: counts.routers, quarantined: counts.quarantined }
+}
+
+fn domain(row: &Row) -> Option<&Domain> {
+    match row {
+        Row::Domain(domain) => Some(domain),
+        Row::Fragment(_) | Row::Bad(_) => None,
+    }
+}
+
+/// True for a row that takes requests, or whose place must be closed.
+fn is_served(row: &Row) -> bool {
+    match row {
+        Row::Domain(domain) => domain.is_served(),
+        Row::Fragment(fragment) => fragment.enabled,
+        Row::Bad(_) => true,
+    }
+}
+
+fn served(rows: &Rows, key: &Key) -> bool {
+    rows.get(key).is_some_and(|row| is_served(row))
+}
+
+fn messages(rows: &Rows) -> BTreeMap<Uuid, Arc<str>> {
+    let maintained = rows.values().filter_map(|row| domain(row)).filter(|row| row.status == Status::Maintenance);
+    maintained
+        .map(|row| (row.id, row.maintenance_message.as_deref().unwrap_or("Down for maintenance.").into()))
+        .collect()
+}
+
+/// The rows that do not run as they say, with the reason.
+pub fn quarantined(compiler: &Compiler) -> impl Iterator<Item = (&Key, &str)> {
+    compiler.routes().filter_map(|(key, route)| match &route.state {
+        State::Closed { reason } => Some((key, &**reason)),
+        State::Live | State::Maintenance | State::Off => None,
+    })
+}
