@@ -1,0 +1,201 @@
+//! Keeps what was decided: the last known good config on disk, and configs in the database's history.
+//!
+//! Both are behind the swap, not between a commit and Traefik, and coalesced: while one write runs, only the newest config
+//! waits for the next. A failed write stops nothing; it is counted, said, and tried again.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use metrics::counter;
+use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    metrics as name,
+    postgres::Pool,
+    publish::{Candidate, Served},
+    snapshot::{disk, disk::Good, history},
+};
+
+/// A config larger than this is written to disk at most once a second.
+const LARGE: usize = 1 << 20;
+/// Records wait this long after a change: Traefik's reload needs the processor first, and changes come in bursts.
+const SETTLE: Duration = Duration::from_millis(100);
+const AGAIN: Duration = Duration::from_secs(1);
+const PRUNE_EVERY: Duration = Duration::from_hours(1);
+/// Configs that wait for their line in the history; older ones were overtaken.
+const WAITING: usize = 16;
+
+#[derive(Debug, Default)]
+struct Pending {
+    disk: Option<Arc<Served>>,
+    served: Option<Arc<Served>>,
+    withheld: Vec<Candidate>,
+}
+
+/// Takes what is to be kept, at once, and keeps it in its own time.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    pending: Mutex<Pending>,
+    disk: Notify,
+    history: Notify,
+    /// Somebody may be about to decide about it.
+    withheld: Notify,
+}
+
+/// How long the history is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    pub keep: i32,
+    pub age: Duration,
+}
+
+impl Recorder {
+    pub fn served(&self, served: Served) {
+        let served = Arc::new(served);
+        self.with(|pending| {
+            pending.disk = Some(Arc::clone(&served));
+            pending.served = Some(served);
+        });
+        self.disk.notify_one();
+        self.history.notify_one();
+    }
+
+    pub fn withheld(&self, candidate: Candidate) {
+        self.with(|pending| {
+            if pending.withheld.len() == WAITING {
+                pending.withheld.remove(0);
+            }
+            pending.withheld.push(candidate);
+        });
+        self.withheld.notify_one();
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Pending) -> T) -> T {
+        change(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps the last known good config in `dir` until `stop`; what is pending then is still written.
+    pub async fn keep_on_disk(self: Arc<Self>, dir: PathBuf, stop: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let stopped = tokio::select! {
+                () = async { self.disk.notified().await; sleep(SETTLE).await } => false,
+                () = stop.cancelled() => true,
+            };
+            let Some(served) = self.with(|pending| pending.disk.take()) else {
+                if stopped {
+                    return;
+                }
+                continue;
+            };
+            let large = served.snapshot.body(false).len() > LARGE;
+            let good = Good {
+                held: served.snapshot.held,
+                size: served.snapshot.size,
+                encoded: Arc::clone(&served.snapshot.encoded),
+                rows: served.rows.clone(),
+            };
+            let written = spawn_blocking({
+                let dir = dir.clone();
+                move || disk::write(&dir, &good)
+            })
+            .await;
+            match written {
+                Ok(Ok(())) if failing => {
+                    failing = false;
+                    tracing::info!("the last known good config is kept on disk again");
+                }
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    counter!(name::LKG_WRITE_ERRORS).increment(1);
+                    if !failing {
+                        tracing::error!(%error, "cannot keep the last known good config on disk; serving goes on");
+                    }
+                    failing = true;
+                    self.with(|pending| {
+                        pending.disk.get_or_insert(served);
+                    });
+                    self.disk.notify_one();
+                }
+                Err(error) => tracing::error!(%error, "writing the last known good config failed"),
+            }
+            if stopped {
+                return;
+            }
+            if large || failing {
+                tokio::select! { () = sleep(AGAIN) => {}, () = stop.cancelled() => {} }
+            }
+        }
+    }
+
+    /// Keeps configs in the database's history until `stop`.
+    pub async fn keep_in_history(self: Arc<Self>, pool: Pool, retention: Retention, stop: CancellationToken) {
+        let mut prune_at = tokio::time::Instant::now();
+        let mut reason = "start";
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = async { self.history.notified().await; sleep(SETTLE).await } => {}
+                () = self.withheld.notified() => {}
+                () = tokio::time::sleep_until(prune_at) => {}
+                () = stop.cancelled() => return,
+            }
+            let (served, withheld) =
+                self.with(|pending| (pending.served.take(), std::mem::take(&mut pending.withheld)));
+            let prune = tokio::time::Instant::now() >= prune_at;
+            match write(&pool, served.as_deref(), reason, &withheld, prune.then_some(retention)).await {
+                Ok(()) => {
+                    if served.is_some() {
+                        reason = "change";
+                    }
+                    if prune {
+                        prune_at += PRUNE_EVERY;
+                    }
+                    failing = false;
+                }
+                Err(error) => {
+                    counter!(name::HISTORY_WRITE_ERRORS).increment(1);
+                    if !failing {
+                        tracing::warn!(%error, "cannot write the history of configs; trying again");
+                    }
+                    failing = true;
+                    self.with(|pending| {
+                        if pending.served.is_none() {
+                            pending.served = served;
+                        }
+                        pending.withheld.splice(0..0, withheld);
+                    });
+                    self.history.notify_one();
+                    tokio::select! { () = sleep(AGAIN) => {}, () = stop.cancelled() => return }
+                }
+            }
+        }
+    }
+}
+
+async fn write(
+    pool: &Pool,
+    served: Option<&Served>,
+    reason: &'static str,
+    withheld: &[Candidate],
+    prune: Option<Retention>,
+) -> Result<(), crate::postgres::Error> {
+    if served.is_none() && withheld.is_empty() && prune.is_none() {
+        return Ok(());
+    }
+    let mut client = pool.get().await?;
+    if let Some(served) = served {
+        history::served(&mut client, &served.snapshot, reason).await?;
+    }
+    for candidate in withheld {
+        history::withheld(&mut client, candidate).await?;
+    }
+    if let Some(retention) = prune {
+        history::prune(&client, retention.keep, retention.age.as_secs_f64()).await?;
+    }
+    Ok(())
+}
