@@ -1,0 +1,128 @@
+//! The HTTP API: who may call what, and what every answer has in common.
+//!
+//! A request passes, from the outside in: its id and log span, a net for panics, the check of its `Host`, the check of
+//! its token, its handler. Every refusal is `application/problem+json`; only [`problem`] knows which.
+//!
+//! [`router`] holds the routes of this module; [`finish`] puts what all answers have in common around these and others.
+
+pub mod domains;
+mod json;
+pub mod maintenance;
+pub mod problem;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use futures_util::FutureExt as _;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+pub use self::{maintenance::Messages, problem::Problem};
+use crate::{
+    auth::{Auth, Hosts, Need},
+    postgres::Pool,
+};
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct Api {
+    pub pool: Pool,
+    pub auth: Arc<Auth>,
+    pub messages: Messages,
+}
+
+/// The client's address, put on each request by who accepts connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// What a request is called in logs, in the database and in its answer.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The routes of `/api` and `/maintenance`. Not complete without [`finish`].
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/api/domains", get(domains::list).post(domains::insert))
+        .route_layer(middleware::from_fn_with_state(api.clone(), admit))
+        .route("/maintenance/{id}", get(maintenance::page))
+        .with_state(api)
+}
+
+/// Puts around all routes what every answer has in common.
+pub fn finish(router: Router, hosts: Hosts) -> Router {
+    router
+        .fallback(async |request: Request| {
+            Problem::not_found(format!("there is nothing at {}", request.uri().path()))
+                .remedy("the paths are in the README; the rows are at /api/domains")
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            let detail = format!("{} does not take {}", request.uri().path(), request.method());
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not for this path", detail)
+        })
+        .layer(middleware::from_fn_with_state(Arc::new(hosts), check_host))
+        .layer(middleware::from_fn(identify))
+}
+
+/// Gives a request its id and span, and answers for a handler that panics.
+async fn identify(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_plain(id));
+    let id = given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
+    let span =
+        tracing::info_span!("request", request_id = %id, method = %request.method(), path = request.uri().path());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|_| {
+        span.in_scope(|| tracing::error!("a handler panicked: this is a bug"));
+        Problem::internal().into_response()
+    });
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID.clone(), id);
+    }
+    response
+}
+
+/// What may be echoed and logged as it is.
+fn is_plain(id: &str) -> bool {
+    (1..=100).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+}
+
+/// Refuses a request whose `Host` is not us. `/maintenance` is asked by Traefik in the name of any site.
+async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
+    let header = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    let host = request.uri().authority().map(http::uri::Authority::as_str).or(header);
+    if request.uri().path().starts_with("/maintenance/") || host.is_none_or(|host| hosts.allow(host)) {
+        return next.run(request).await;
+    }
+    let detail = "the Host header names somebody else (DNS rebinding)";
+    Problem::new(StatusCode::MISDIRECTED_REQUEST, "host", "This host is not served here", detail)
+        .remedy("call us by IP address or `localhost`, or add the name to `serve.allowed_hosts`")
+        .into_response()
+}
+
+/// Lets in whom the token allows: to read for GET and HEAD, else to write.
+async fn admit(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let need = if matches!(*request.method(), Method::GET | Method::HEAD) { Need::Read } else { Need::Write };
+    let caller = api.auth.check(request.headers(), need, address(&request)).await?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+fn address(request: &Request) -> IpAddr {
+    request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0)
+}
+
+#[cfg(test)]
+mod tests;

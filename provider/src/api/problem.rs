@@ -1,0 +1,205 @@
+//! Every refusal of the API: from what went wrong inside to what the client can do about it.
+//!
+//! The one map from SQLSTATEs and constraints to answers. What the database says is logged; the client is told the field
+//! and the remedy in the API's words.
+
+mod constraints;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use charliehub_proto::problem::{MEDIA_TYPE, Problem as Body};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+pub(crate) use self::constraints::REMEDIES;
+use crate::{auth::Refusal, postgres};
+
+const INVALID: &str = "A field is not valid";
+
+/// A refusal: its status, its body, and the headers that go with it.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    body: Box<Body>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// `kind` is stable, for programs; `title` is the same for every problem of a kind; `detail` is this time's.
+    pub fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        let body = Body {
+            kind: format!("urn:charliehub:problem:{kind}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            field: None,
+            remedy: None,
+        };
+        Self { body: Box::new(body), headers: Vec::new() }
+    }
+
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read", detail)
+    }
+
+    /// A value that may not stand in a field.
+    pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", INVALID, detail).field(field)
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+    }
+
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "It is there already", detail)
+    }
+
+    /// What the client cannot mend, and the log explains.
+    pub fn internal() -> Self {
+        let detail = "the request failed for a reason of ours, and changed nothing";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something failed inside", detail)
+            .remedy("look for the answer's X-Request-Id in the log of the provider")
+    }
+
+    /// What can be tried again after so many seconds.
+    pub fn unavailable(seconds: u64, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "It cannot be done now", detail)
+            .header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    #[must_use]
+    pub fn field(mut self, field: &str) -> Self {
+        self.body.field = Some(field.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.body.remedy = Some(remedy.into());
+        self
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.body.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&self.body)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            Refusal::Missing | Refusal::Unknown => {
+                let challenge = HeaderValue::from_static("Bearer realm=\"charliehub\"");
+                Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A token is needed", detail)
+                    .remedy("send `Authorization: Bearer TOKEN`; make one with: charliehub-provider token create")
+                    .header(header::WWW_AUTHENTICATE, challenge)
+            }
+            Refusal::Role { needs, .. } => {
+                let role = needs.first().map(|role| role.as_str()).unwrap_or_default();
+                Self::new(StatusCode::FORBIDDEN, "forbidden", "The token's role may not do this", detail)
+                    .remedy(format!("use a token made with: charliehub-provider token create --role {role} NAME"))
+            }
+            Refusal::Slow { seconds } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "slow-down", "Too many wrong tokens", detail)
+                    .remedy("mend the token; a valid one is not slowed down")
+                    .header(header::RETRY_AFTER, HeaderValue::from(seconds))
+            }
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Problem {
+    fn from(error: tokio_postgres::Error) -> Self {
+        postgres::Error::from(error).into()
+    }
+}
+
+impl From<postgres::Error> for Problem {
+    fn from(error: postgres::Error) -> Self {
+        if let postgres::Error::Query(source) = &error
+            && let Some(db) = source.as_db_error()
+        {
+            return refused(&error, db);
+        }
+        if error.is_transient() {
+            tracing::warn!(%error, "the database cannot be asked");
+            return Self::unavailable(1, "the database does not answer; what is served goes on");
+        }
+        tracing::error!(%error, "the database cannot be asked");
+        Self::unavailable(30, "the database cannot be used as it is configured; what is served goes on")
+            .remedy("run: charliehub-provider check")
+    }
+}
+
+/// What PostgreSQL itself refused.
+fn refused(error: &postgres::Error, db: &tokio_postgres::error::DbError) -> Problem {
+    let known = || REMEDIES.iter().find(|known| Some(known.constraint) == db.constraint());
+    match (db.code().code(), known()) {
+        ("23505", Some(known)) => Problem::conflict(known.rule).field(known.field).remedy(known.remedy),
+        ("23514" | "23000", Some(known)) => Problem::invalid(known.field, known.rule).remedy(known.remedy),
+        ("23502", _) => {
+            let column = db.column().unwrap_or_default();
+            Problem::invalid(column, format!("`{column}` cannot be null"))
+                .remedy(format!("leave `{column}` out for its default, or give it a value"))
+        }
+        ("22P05" | "22021", _) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", INVALID, "a text holds the character \\u0000")
+                .remedy("leave it out")
+        }
+        (code, _) if code.starts_with("22") => {
+            tracing::info!(%error, "a value was refused by its type");
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", INVALID, "a value is not of its field's type")
+                .remedy("send each field in the form that GET /api/domains shows")
+        }
+        ("55P03", _) => Problem::unavailable(2, "another session holds the revision lock"),
+        ("40001" | "40P01", _) => {
+            Problem::unavailable(1, "other writers were in the way, three times").remedy("send the request again")
+        }
+        ("53100", _) => {
+            tracing::error!(%error, "the database's disk is full");
+            Problem::unavailable(30, "the database's disk is full; what is served goes on")
+                .remedy("make space on the disk of PostgreSQL")
+        }
+        ("25006", _) => Problem::unavailable(5, "the database is read-only: a standby, or a failover under way")
+            .remedy("name the primary too in `database.url`"),
+        ("42501", _) => {
+            tracing::error!(%error, "a right is missing in the database");
+            Problem::unavailable(30, "our user of the database lacks a right").remedy("run: charliehub-provider check")
+        }
+        ("42P01" | "3F000" | "42703" | "42883", _) => {
+            tracing::error!(%error, "the schema does not fit this build");
+            Problem::unavailable(30, "the database's schema does not fit this build")
+                .remedy("run: charliehub-provider migrate")
+        }
+        (_, _) if error.is_transient() => {
+            tracing::warn!(%error, "the database cannot be asked");
+            Problem::unavailable(1, "the database does not answer; what is served goes on")
+        }
+        (_, _) => {
+            tracing::error!(%error, "a query failed");
+            Problem::internal()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

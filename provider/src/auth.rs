@@ -1,0 +1,372 @@
+//! Decides who a caller is and what they may do.
+//!
+//! Between the table `tokens`, which holds SHA-256 hashes, and each request. The living tokens are kept in memory and,
+//! as hashes, in `<data-dir>/tokens`, so that polls are let in while the database is away. [`Auth::follow`] reads the
+//! table again every two seconds, and at once when somebody comes with a token that we do not know: a token works as
+//! soon as it was made. A valid token is never slowed down; wrong ones are, per address.
+
+mod failures;
+mod file;
+mod host;
+mod token;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use self::{failures::Failures, token::Hash};
+pub use self::{
+    file::write_private,
+    host::Hosts,
+    token::{Made, ensure_admin, make},
+};
+use crate::postgres::{self, Pool};
+
+/// How often the table is read when nothing asks for it.
+const RELOAD: Duration = Duration::from_secs(2);
+/// Wrong tokens ask for a reload no oftener than this.
+const RELOAD_GAP: Duration = Duration::from_millis(200);
+/// How long a request with an unknown token waits for the table.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a pass is good for: an expiry is noticed that much later.
+const PASS: Duration = Duration::from_secs(1);
+/// How often `last_used_at` is written.
+const USED: Duration = Duration::from_mins(1);
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads `/traefik`.
+    Traefik,
+    /// Its own expectations and reports.
+    Agent,
+    Reader,
+    Editor,
+    Admin,
+}
+
+impl Role {
+    pub const LABELS: [&'static str; 5] = ["traefik", "agent", "reader", "editor", "admin"];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Traefik => "traefik",
+            Self::Agent => "agent",
+            Self::Reader => "reader",
+            Self::Editor => "editor",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Traefik, Self::Agent, Self::Reader, Self::Editor, Self::Admin]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not one of {}", Self::LABELS.join(", ")))
+    }
+}
+
+/// What a request does, which decides the roles that may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// `GET /traefik`.
+    Traefik,
+    Read,
+    Write,
+    Admin,
+}
+
+impl Need {
+    /// The roles that may, the narrowest first.
+    pub fn roles(self) -> &'static [Role] {
+        match self {
+            Self::Traefik => &[Role::Traefik, Role::Admin],
+            Self::Read => &[Role::Reader, Role::Editor, Role::Admin],
+            Self::Write => &[Role::Editor, Role::Admin],
+            Self::Admin => &[Role::Admin],
+        }
+    }
+}
+
+/// Who is asking: the owner of a living token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    pub id: Uuid,
+    pub name: String,
+    pub role: Role,
+    /// The one agent or instance that it may speak for.
+    pub subject: Option<String>,
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("no token was sent")]
+    Missing,
+    #[error("the token is unknown, expired or revoked")]
+    Unknown,
+    #[error("role `{has}` may not do this; it needs {}", needs.iter().map(|role| format!("`{role}`")).collect::<Vec<_>>().join(" or "))]
+    Role { has: Role, needs: &'static [Role] },
+    #[error("too many wrong tokens from this address")]
+    Slow { seconds: u64 },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path} cannot be written: {source}; check its owner, its mode and the space on its disk")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Database(#[from] postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// What a connection may keep of a check, so that a token is not hashed on every poll.
+#[derive(Debug)]
+pub struct Pass {
+    header: Option<http::HeaderValue>,
+    generation: u64,
+    until: Instant,
+    pub caller: Caller,
+}
+
+impl Pass {
+    /// True when a request with `headers` is the same caller's, and its token was not changed since.
+    pub fn holds(&self, auth: &Auth, headers: &HeaderMap, now: Instant) -> bool {
+        headers.get(http::header::AUTHORIZATION) == self.header.as_ref()
+            && self.generation == auth.generation()
+            && now < self.until
+    }
+}
+
+/// A row of `tokens`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    hash: Hash,
+    caller: Caller,
+    expires_at: Option<Timestamp>,
+    /// Used since `last_used_at` was written.
+    #[serde(skip)]
+    used: AtomicBool,
+}
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        (self.hash, &self.caller, self.expires_at) == (other.hash, &other.caller, other.expires_at)
+    }
+}
+
+type Tokens = BTreeMap<Hash, Token>;
+
+/// The living tokens, and the memory of wrong ones.
+#[derive(Debug)]
+pub struct Auth {
+    tokens: ArcSwap<Tokens>,
+    /// Counts the changes of `tokens`.
+    generation: AtomicU64,
+    path: PathBuf,
+    failures: Mutex<Failures>,
+    wanted: Notify,
+    reloads: watch::Sender<u64>,
+}
+
+impl Auth {
+    /// Starts with the tokens that were living when this data directory was last used. A file that cannot be read is
+    /// as good as none: the database has them.
+    pub fn open(data_dir: &Path) -> Self {
+        let path = data_dir.join("tokens");
+        let tokens = file::read(&path).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "kept tokens cannot be read: polls wait for the database");
+            Vec::new()
+        });
+        Self {
+            tokens: ArcSwap::from_pointee(by_hash(tokens)),
+            generation: AtomicU64::new(0),
+            path,
+            failures: Mutex::default(),
+            wanted: Notify::new(),
+            reloads: watch::Sender::new(0),
+        }
+    }
+
+    /// Tokens that are known, expired ones among them.
+    pub fn len(&self) -> usize {
+        self.tokens.load().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads the living tokens from the database, and keeps them on disk when they changed.
+    pub async fn reload(&self, client: &tokio_postgres::Client) -> Result<(), Error> {
+        let tokens = by_hash(token::living(client).await?);
+        if tokens != **self.tokens.load() {
+            let kept = file::write(&self.path, tokens.values());
+            let old = self.tokens.swap(Arc::new(tokens));
+            self.generation.fetch_add(1, Ordering::Release);
+            flush_used(client, &old).await?;
+            kept?;
+        }
+        self.reloads.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Keeps up with the table for ever. Without a database it keeps what it has.
+    pub async fn follow(&self, pool: &Pool) {
+        let mut flushed = Instant::now();
+        let mut said = false;
+        loop {
+            let result = self.reload_from(pool, &mut flushed).await;
+            if let Err(error) = &result
+                && !said
+            {
+                tracing::warn!(%error, "tokens cannot be read again: those known stay valid");
+            }
+            said = result.is_err();
+            tokio::time::sleep(RELOAD_GAP).await;
+            drop(tokio::time::timeout(RELOAD, self.wanted.notified()).await);
+        }
+    }
+
+    /// Tells [`Auth::follow`] that the table changed (channel `charliehub_tokens`).
+    pub fn changed(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Keeps a token that was made a moment ago for the next start, if the database says so quickly.
+    pub async fn keep_last(&self, pool: &Pool) {
+        let reload = async { self.reload(&*pool.get().await?).await };
+        match tokio::time::timeout(PATIENCE, reload).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "tokens cannot be read a last time"),
+            Err(_) => tracing::debug!("tokens cannot be read a last time"),
+        }
+    }
+
+    async fn reload_from(&self, pool: &Pool, flushed: &mut Instant) -> Result<(), Error> {
+        let client = pool.get().await?;
+        self.reload(&client).await?;
+        if flushed.elapsed() >= USED {
+            *flushed = Instant::now();
+            flush_used(&client, &self.tokens.load_full()).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a request in, or says why not. A token that is not known yet waits for the table, a second at most.
+    pub async fn check(&self, headers: &HeaderMap, need: Need, address: IpAddr) -> Result<Caller, Refusal> {
+        let hash = Hash::of(bearer(headers).ok_or(Refusal::Missing)?);
+        if let Some(caller) = self.find(hash) {
+            return permit(caller, need);
+        }
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).one_more(address, Instant::now())?;
+        let mut reloads = self.reloads.subscribe();
+        self.wanted.notify_one();
+        // The reload under way may have read the table before the token was made; the next one has not.
+        let twice = async {
+            for _ in 0..2 {
+                drop(reloads.changed().await);
+                if let Some(caller) = self.find(hash) {
+                    return Some(caller);
+                }
+                self.wanted.notify_one();
+            }
+            None
+        };
+        permit(tokio::time::timeout(PATIENCE, twice).await.ok().flatten().ok_or(Refusal::Unknown)?, need)
+    }
+
+    /// Waits until the tokens are known: from the disk, or by the first answer of the database.
+    pub async fn known(&self) {
+        if self.is_empty() {
+            let mut reloads = self.reloads.subscribe();
+            drop(reloads.wait_for(|count| *count > 0).await);
+        }
+    }
+
+    /// Lets the bearer of a living token in for a connection's later requests too: they are told apart by [`Pass::holds`].
+    pub async fn pass(&self, headers: &HeaderMap, need: Need, address: IpAddr) -> Result<Pass, Refusal> {
+        // Taken before the check: a reload in between makes the pass end early, never late.
+        let generation = self.generation();
+        let caller = self.check(headers, need, address).await?;
+        let header = headers.get(http::header::AUTHORIZATION).cloned();
+        Ok(Pass { header, generation, until: Instant::now() + PASS, caller })
+    }
+
+    /// Another number after every change of the tokens.
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn find(&self, hash: Hash) -> Option<Caller> {
+        let tokens = self.tokens.load();
+        let token = tokens.get(&hash)?;
+        if token.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+            return None;
+        }
+        token.used.store(true, Ordering::Relaxed);
+        Some(token.caller.clone())
+    }
+}
+
+/// Writes down when tokens were last used, to the minute.
+async fn flush_used(client: &tokio_postgres::Client, tokens: &Tokens) -> Result<(), Error> {
+    let used = tokens.values().filter(|token| token.used.swap(false, Ordering::Relaxed));
+    let used: Vec<Uuid> = used.map(|token| token.caller.id).collect();
+    if !used.is_empty() {
+        client.execute("UPDATE tokens SET last_used_at = now() WHERE id = ANY($1)", &[&used]).await?;
+    }
+    Ok(())
+}
+
+fn permit(caller: Caller, need: Need) -> Result<Caller, Refusal> {
+    if need.roles().contains(&caller.role) {
+        return Ok(caller);
+    }
+    Err(Refusal::Role { has: caller.role, needs: need.roles() })
+}
+
+/// The token of `Authorization: Bearer TOKEN`; the scheme in any case, as RFC 7235 has it.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}
+
+fn by_hash(tokens: Vec<Token>) -> Tokens {
+    tokens.into_iter().map(|token| (token.hash, token)).collect()
+}
+
+#[cfg(test)]
+mod tests;
