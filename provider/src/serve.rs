@@ -1,0 +1,227 @@
+//! Accepts connections, remembers what was sent on each, and answers: Traefik's polls here, the rest by the API.
+//!
+//! The accept loop is ours because the hold needs the connection: two polls are one Traefik's when they come on the same
+//! one. [`poll`] answers `GET /traefik`, [`health`] the probes.
+
+pub mod health;
+mod poll;
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{Router, body::Body, response::IntoResponse as _};
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use metrics::{Counter, counter, gauge, histogram};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use self::{health::Status, poll::Memory};
+use crate::{
+    api::{Peer, Problem},
+    auth::{Auth, Hosts},
+    instances::Instances,
+    metrics as name,
+    snapshot::Current,
+};
+
+/// A connection on which no request came to an end for this long, and none is being answered, is closed. One timer per
+/// connection: hyper's own would be one per request.
+const IDLE: Duration = Duration::from_mins(1);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long answers may take after we were told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// After `accept` failed for want of a resource.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// What requests are answered from.
+pub struct Server {
+    pub current: Arc<Current>,
+    pub auth: Arc<Auth>,
+    pub hosts: Hosts,
+    pub instances: Arc<Instances>,
+    pub status: Arc<Status>,
+    pub max_wait: Duration,
+    pub metrics: PrometheusHandle,
+    /// Everything but polls and probes.
+    pub api: Router,
+    /// Polls that were answered well. Made once: a name is looked up by its labels.
+    pub polled: Counter,
+    pub stop: CancellationToken,
+}
+
+/// One client's connection.
+struct Connection {
+    peer: SocketAddr,
+    /// Requests on a connection come one after the other, so this is never waited for.
+    memory: Mutex<Memory>,
+    /// Requests that came, and that were answered.
+    came: AtomicU64,
+    answered: AtomicU64,
+}
+
+impl Connection {
+    /// Ends when the client takes too long to say what it wants.
+    async fn idles(&self) {
+        let mut before = 0;
+        loop {
+            sleep(IDLE).await;
+            let answered = self.answered.load(Ordering::Relaxed);
+            if answered == before && self.came.load(Ordering::Relaxed) == answered {
+                return;
+            }
+            before = answered;
+        }
+    }
+}
+
+impl Server {
+    /// Serves until told to stop; then answers what is held and lets every connection finish.
+    pub async fn run(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.cancelled() => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(BREATH).await;
+                    continue;
+                }
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "no TCP_NODELAY");
+            }
+            let server = Arc::clone(&self);
+            let tls = tls.clone();
+            connections.spawn(async move {
+                gauge!(name::CONNECTIONS).increment(1.0);
+                match tls {
+                    None => server.connection(stream, peer).await,
+                    Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => server.connection(stream, peer).await,
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
+                        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+                    },
+                }
+                gauge!(name::CONNECTIONS).decrement(1.0);
+            });
+        }
+        drop(listener);
+        connections.close();
+        if timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::warn!(open = connections.len(), "connections did not finish in time");
+        }
+    }
+
+    async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self: &Arc<Self>,
+        stream: S,
+        peer: SocketAddr,
+    ) {
+        let (came, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+        let connection = Arc::new(Connection { peer, memory: Mutex::default(), came, answered });
+        let service = service_fn(|request| {
+            let (server, connection) = (Arc::clone(self), Arc::clone(&connection));
+            async move {
+                connection.came.fetch_add(1, Ordering::Relaxed);
+                let response = server.answer(&connection, request).await;
+                connection.answered.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let serving = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(stream), service);
+        let mut serving = pin!(serving);
+        let ended = tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = connection.idles() => return tracing::debug!(%peer, "closed an idle connection"),
+            () = self.stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection broke");
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
+        let read = request.method() == Method::GET || request.method() == Method::HEAD;
+        let ours = read && matches!(request.uri().path(), "/traefik" | "/healthz" | "/readyz" | "/metrics");
+        if !ours {
+            return self.answer_by_api(connection, request).await;
+        }
+        if let Err(problem) = self.check_host(&request) {
+            return counted("refused", problem.into_response());
+        }
+        match request.uri().path() {
+            "/traefik" => self.poll(connection, &request).await,
+            "/healthz" => counted("/healthz", health::alive()),
+            "/readyz" => counted("/readyz", self.status.ready(self.current.load().as_deref())),
+            _ => counted("/metrics", self.render_metrics()),
+        }
+    }
+
+    async fn answer_by_api(&self, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
+        // Few labels, whatever is asked for.
+        let route = match request.uri().path() {
+            "/api/domains" => "/api/domains",
+            path if path.starts_with("/maintenance/") => "/maintenance/{id}",
+            _ => "other",
+        };
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Peer(connection.peer.ip()));
+        let started = Instant::now();
+        let response = match self.api.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        histogram!(name::HTTP_SECONDS, "route" => route).record(started.elapsed().as_secs_f64());
+        counted(route, response)
+    }
+
+    /// A page of another site must not reach us through a name that it made resolve to our address.
+    fn check_host(&self, request: &Request<Incoming>) -> Result<(), Problem> {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        if self.hosts.allow(host) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected",
+            "This is not a name of ours",
+            format!("`{host}` is not a name that this provider answers to"),
+        )
+        .field("Host")
+        .remedy("use its IP address or localhost, or add the name to [serve] allowed_hosts"))
+    }
+
+    fn render_metrics(&self) -> Response<Body> {
+        gauge!(name::SNAPSHOT_AGE).set(self.status.age().as_secs_f64());
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], self.metrics.render()).into_response()
+    }
+}
+
+fn counted(route: &'static str, response: Response<Body>) -> Response<Body> {
+    counter!(name::HTTP_REQUESTS, "route" => route, "status" => response.status().as_u16().to_string()).increment(1);
+    response
+}
