@@ -1,1 +1,10 @@
-fn main() {}
+//! The provider's process: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use charliehub_provider::cli::{self, Cli};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    cli::run(Cli::parse())
+}

@@ -1,0 +1,348 @@
+//! Builds everything, owns every task, and stops them in order: the only module that knows them all.
+//!
+//! In order of a start: what was last known good is served before anything else is asked; then the database is found,
+//! or our own started, migrated and followed. In order of a stop: held polls are answered, connections end, what is
+//! pending is kept, our own PostgreSQL stops.
+
+mod follow;
+mod prepare;
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, Permissions},
+    io,
+    net::SocketAddr,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ::metrics::counter;
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::{interval, sleep},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::follow::Follow;
+use crate::{
+    api::{self, Api},
+    auth::{Auth, Hosts},
+    certificate,
+    compile::{ForwardAuth, Settings},
+    config::{Config, Tls},
+    guard::Limits,
+    instances::Instances,
+    metrics,
+    postgres::{
+        Database, Pool,
+        private::{self, Private},
+    },
+    publish::Publisher,
+    record::{Recorder, Retention},
+    serve::{Server, health::Status},
+    snapshot::{Current, disk},
+    store::listen::{Follower, Wake},
+};
+
+/// Enough for the API, the history and the tokens at once.
+const POOL: usize = 8;
+/// The default certificate is looked at this often.
+const CERTIFICATE: Duration = Duration::from_hours(24);
+/// Between two starts of our own PostgreSQL, when it does not stay.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// Serves until SIGTERM or SIGINT. `Err` says in one line what kept it from starting.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let handle = metrics::install()?;
+    let data_dir = config.serve.data_dir.clone();
+    make_data_dir(&data_dir)?;
+    let _lock = lock(&data_dir)?;
+    let stop = CancellationToken::new();
+    let current = Arc::new(Current::default());
+    let status = Arc::new(Status::default());
+    let auth = Arc::new(Auth::open(&data_dir));
+    let instances = Arc::new(Instances::default());
+    let tls = config.serve.tls.as_ref().map(acceptor).transpose()?;
+    let listener = TcpListener::bind(config.serve.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}: is another program there? Choose another address with --listen",
+            config.serve.listen
+        )
+    })?;
+    let address = listener.local_addr()?;
+
+    let mut publisher = Publisher::new(Arc::new(settings(&config, address)), limits(&config), Arc::clone(&current));
+    let (good, errors) = disk::read(&data_dir);
+    for error in errors {
+        tracing::error!(%error, "a last known good config cannot be used");
+    }
+    let started_with = good.as_ref().map(|good| good.held);
+    if let Some(good) = good {
+        tracing::info!(revision = good.held.revision, routes = good.size.routes, "serving the last known good config");
+        publisher.resume(good);
+    }
+
+    // The database is not there yet; what needs it waits for the pool.
+    let (database, private) = find_database(&config)?;
+    let pool = database.pool(POOL);
+    let server = Arc::new(Server {
+        api: api::finish(
+            api::router(Api { pool: pool.clone(), auth: Arc::clone(&auth), messages: messages(Arc::clone(&current)) }),
+            Hosts::new(config.hosts()),
+        ),
+        current,
+        auth: Arc::clone(&auth),
+        hosts: Hosts::new(config.hosts()),
+        instances: Arc::clone(&instances),
+        status: Arc::clone(&status),
+        max_wait: config.serve.max_wait,
+        metrics: handle.clone(),
+        polled: counter!(metrics::HTTP_REQUESTS, "route" => "/traefik", "status" => "200"),
+        stop: stop.clone(),
+    });
+    let serving = TaskTracker::new();
+    serving.spawn(server.run(listener, tls));
+    serving.close();
+    tracing::info!(%address, data_dir = %data_dir.display(), database = %database.display(), "listening");
+
+    let recorder = Arc::new(Recorder::default());
+    // Kept until the last connection has ended, and our own PostgreSQL until all is kept.
+    let (keeping, kept) = (CancellationToken::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+    tasks.spawn(Arc::clone(&recorder).keep_on_disk(data_dir.clone(), keeping.clone()));
+    let retention = Retention { keep: i32::try_from(config.history.keep).unwrap_or(i32::MAX), age: config.history.age };
+    let follow = Follow {
+        publisher,
+        recorder: Arc::clone(&recorder),
+        status,
+        auth: Arc::clone(&auth),
+        pool: pool.clone(),
+        told: BTreeSet::new(),
+        outcomes: Vec::new(),
+    };
+    let watching = TaskTracker::new();
+    let started = private.map(|private| {
+        let (started, start) = oneshot::channel();
+        watching.spawn(watch(private, started, kept.clone()));
+        start
+    });
+    watching.close();
+    let (failed, failure) = oneshot::channel();
+    tasks.spawn({
+        let (config, stop, pool) = (config.clone(), stop.clone(), pool.clone());
+        let tracker = tasks.clone();
+        let keeping = keeping.clone();
+        async move {
+            let mut follow = follow;
+            let prepared = tokio::select! {
+                prepared = prepare::prepare(&database, &config, started, started_with, &mut follow.publisher) => prepared,
+                () = stop.cancelled() => return,
+            };
+            let started_with = match prepared {
+                Ok(started_with) => started_with,
+                Err(error) => {
+                    drop(failed.send(error));
+                    return;
+                }
+            };
+            tracker.spawn(recorder.keep_in_history(pool.clone(), retention, keeping));
+            tracker.spawn({
+                let stop = stop.clone();
+                async move {
+                    until(stop, auth.follow(&pool)).await;
+                    auth.keep_last(&pool).await;
+                }
+            });
+            let pool = follow.pool.clone();
+            tracker.spawn(instances.keep(pool.clone(), stop.clone()));
+            if config.compile.default_certificate.is_none() {
+                tracker.spawn(until(stop.clone(), renew(pool)));
+            }
+            let follower =
+                Follower { database, wake: Arc::new(Wake::default()), told: |news| follow.hear(news), started_with };
+            follower.run(stop).await;
+        }
+    });
+    tasks.spawn(until(stop.clone(), async move {
+        let mut tick = interval(Duration::from_secs(5));
+        loop {
+            tick.tick().await;
+            handle.run_upkeep();
+        }
+    }));
+
+    let ended = wait_for_end(failure).await;
+    stop.cancel();
+    serving.wait().await;
+    keeping.cancel();
+    tasks.close();
+    tasks.wait().await;
+    kept.cancel();
+    watching.wait().await;
+    tracing::info!("stopped");
+    ended
+}
+
+/// SIGTERM or SIGINT, or what makes it useless to go on.
+async fn wait_for_end(failure: oneshot::Receiver<anyhow::Error>) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let failure = async {
+        match failure.await {
+            Ok(error) => error,
+            // The sender is dropped when all went well.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        error = failure => return Err(error),
+    }
+    Ok(())
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! { () = work => {}, () = stop.cancelled() => {} }
+}
+
+fn find_database(config: &Config) -> anyhow::Result<(Database, Option<Private>)> {
+    if let Some(url) = config.database.connection_string() {
+        return Ok((Database::parse(url.reveal())?, None));
+    }
+    let place = &config.serve.data_dir;
+    let (private, database) = Private::prepare(place, &config.database.run_as, config.database.bin_dir.as_deref())?;
+    Ok((database, Some(private)))
+}
+
+/// Keeps our own PostgreSQL running until `stop`, then stops it. `started` hears how the first start went.
+async fn watch(mut private: Private, started: oneshot::Sender<Result<(), private::Error>>, stop: CancellationToken) {
+    let start =
+        tokio::select! { start = private.start() => start, () = stop.cancelled() => return private.stop().await };
+    let mut running = start.is_ok();
+    drop(started.send(start));
+    loop {
+        if running {
+            let why = tokio::select! {
+                why = private.exited() => why,
+                () = stop.cancelled() => return private.stop().await,
+            };
+            tracing::error!(why, "the private PostgreSQL ended; starting it again");
+        }
+        running = match private.restart().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the private PostgreSQL does not start; trying again");
+                tokio::select! { () = sleep(RESTART) => {}, () = stop.cancelled() => return private.stop().await }
+                false
+            }
+        };
+    }
+}
+
+async fn renew(pool: Pool) {
+    let mut tick = interval(CERTIFICATE);
+    loop {
+        tick.tick().await;
+        let renewed = async {
+            let mut client = pool.get().await?;
+            certificate::ensure(&mut client, jiff::Timestamp::now()).await
+        };
+        match renewed.await {
+            Ok(true) => tracing::info!("the default certificate was renewed"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the default certificate cannot be looked after"),
+        }
+    }
+}
+
+fn messages(current: Arc<Current>) -> api::maintenance::Messages {
+    Arc::new(move |id| current.load()?.messages.get(id).map(ToString::to_string))
+}
+
+/// What the compiler has to know of the configuration; `address` is where we listen.
+pub fn settings(config: &Config, address: SocketAddr) -> Settings {
+    let (compile, access) = (&config.compile, &config.access);
+    Settings {
+        entry_points: compile.entry_points.clone(),
+        cert_resolvers: compile.cert_resolvers.clone(),
+        default_resolver: compile.default_resolver.clone(),
+        default_certificate: compile.default_certificate.clone(),
+        self_url: config.self_url(address),
+        forward_auth: access.forward_auth.as_ref().map(|auth| ForwardAuth {
+            address: auth.address.clone(),
+            auth_response_headers: auth.auth_response_headers.clone(),
+        }),
+        internal_networks: access.internal_networks.clone(),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let guard = &config.guard;
+    let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    Limits {
+        max_removed: number(guard.max_removed),
+        max_removed_percent: guard.max_removed_percent.into(),
+        max_quarantined: number(guard.max_quarantined),
+        max_quarantined_percent: guard.max_quarantined_percent.into(),
+        window: guard.window,
+    }
+}
+
+/// Ours alone: tokens and keys are in it.
+fn make_data_dir(path: &Path) -> anyhow::Result<()> {
+    // Parents as anybody would make them: the private PostgreSQL's user has to pass through.
+    let made = fs::create_dir_all(path).and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)));
+    match made {
+        // A read-only one still holds the last known good config.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && path.is_dir() => Ok(()),
+        made => made.with_context(|| {
+            format!("cannot use data directory {}; give one that can be written with --data-dir", path.display())
+        }),
+    }
+}
+
+/// One provider per data directory, as long as the file is open.
+fn lock(data_dir: &Path) -> anyhow::Result<Option<File>> {
+    let path: PathBuf = data_dir.join("lock");
+    let file = match File::options().create(true).append(true).mode(0o600).open(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot lock the data directory; nothing can be kept in it");
+            return Ok(None);
+        }
+    };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!(
+            "another charliehub-provider uses data directory {}; stop it, or give another with --data-dir",
+            data_dir.display()
+        );
+    }
+    Ok(Some(file))
+}
+
+fn acceptor(tls: &Tls) -> anyhow::Result<TlsAcceptor> {
+    let chain = CertificateDer::pem_file_iter(&tls.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("cannot read [serve] tls_certificate {}", tls.certificate.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key)
+        .with_context(|| format!("cannot read [serve] tls_key {}", tls.key.display()))?;
+    let mut server = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("[serve] tls_certificate and tls_key do not belong together")?;
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(server)))
+}

@@ -1,0 +1,200 @@
+//! The commands: what each one is called, takes and says.
+//!
+//! A command prints its result on stdout and all else on stderr. It ends with 0 when it did what it was asked, 1 when it
+//! was refused or failed (one line, `error: ...`, with the remedy), 2 when it was called wrongly.
+
+mod check;
+mod database;
+mod decide;
+mod export;
+mod migrate;
+mod output;
+mod psql;
+mod token;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Flags, Format};
+
+/// Serves Traefik's dynamic configuration from PostgreSQL, live in milliseconds.
+///
+/// Without a command it serves. Settings come from flags, then the environment (CHARLIEHUB_<SECTION>_<KEY> and
+/// DATABASE_URL), then the file.
+#[derive(Debug, Parser)]
+#[command(name = "charliehub-provider", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    serve: Serve,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Flags of every command stand apart from its own.
+const SETTINGS: &str = "Settings";
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The TOML file with the settings
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where tokens, the last good configuration and the private PostgreSQL are kept
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "DIRECTORY")]
+    data_dir: Option<String>,
+    /// The database, as postgresql://USER@HOST/DATABASE (its password better in a file); none: a private PostgreSQL
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+#[derive(Debug, Default, Args)]
+struct Serve {
+    /// Where to listen [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Accept plain HTTP on an address that is not loopback
+    #[arg(long)]
+    insecure: bool,
+    /// Leave the database's schema as it is
+    #[arg(long)]
+    no_migrate: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the configuration to Traefik, and the API (the default)
+    Serve(Serve),
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Say what is not as it should be, and how to mend it
+    ///
+    /// Looks at the configuration, the database, withheld changes, and the Traefiks. Ends with 1 when something is
+    /// critical.
+    Check,
+    /// Print the Traefik configuration of a revision
+    Export(Export),
+    /// Run psql on the configured or private database
+    ///
+    /// What follows `--` goes to psql: charliehub-provider psql -- -c 'SELECT domain FROM domains'
+    Psql {
+        /// Arguments of psql
+        #[arg(last = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// List the changes that wait for a decision
+    Withheld,
+    /// Let a withheld change go live
+    Approve {
+        /// Its revision, as `withheld` shows it
+        revision: i64,
+    },
+    /// Drop a withheld change; what runs goes on running
+    Discard {
+        /// Its revision, as `withheld` shows it
+        revision: i64,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Encoding::Yaml)]
+    format: Encoding,
+    /// Another revision than the one that is served
+    #[arg(long, value_name = "N")]
+    revision: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Encoding {
+    Yaml,
+    Json,
+}
+
+/// Runs the command that the arguments name.
+pub fn run(cli: Cli) -> ExitCode {
+    let (command, flags) = match command_and_flags(cli) {
+        Ok(parts) => parts,
+        Err(error) => error.exit(),
+    };
+    match execute(command, &flags) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `charliehub-provider --listen X` and `charliehub-provider serve --listen X` are one; with other commands the flags of
+/// `serve` are a mistake.
+fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
+    let Cli { global, serve: outer, command } = cli;
+    let command = command.unwrap_or(Command::Serve(Serve::default()));
+    let given = outer.listen.is_some() || outer.insecure || outer.no_migrate;
+    let inner = match &command {
+        Command::Serve(inner) => inner,
+        Command::Migrate
+        | Command::Check
+        | Command::Export(_)
+        | Command::Psql { .. }
+        | Command::Token(_)
+        | Command::Withheld
+        | Command::Approve { .. }
+        | Command::Discard { .. } => {
+            if given {
+                let message = "--listen, --insecure and --no-migrate are flags of `serve`";
+                return Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+            }
+            &outer
+        }
+    };
+    let flags = Flags {
+        config: global.config,
+        data_dir: global.data_dir,
+        database_url: global.database_url,
+        listen: inner.listen.clone().or(outer.listen.clone()),
+        insecure: inner.insecure || outer.insecure,
+        no_migrate: inner.no_migrate || outer.no_migrate,
+    };
+    Ok((command, flags))
+}
+
+fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let config = Config::load(flags)?;
+    start_log(&config, matches!(command, Command::Serve(_)));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let done = match command {
+            Command::Serve(_) => crate::app::serve(config).await,
+            Command::Migrate => migrate::run(&config).await,
+            Command::Check => return check::run(&config).await,
+            Command::Export(export) => export::run(&config, &export).await,
+            Command::Psql { args } => return psql::run(&config, &args).await,
+            Command::Token(command) => token::run(&config, command).await,
+            Command::Withheld => decide::withheld(&config).await,
+            Command::Approve { revision } => decide::run(&config, revision, decide::Decision::Approve).await,
+            Command::Discard { revision } => decide::run(&config, revision, decide::Decision::Discard).await,
+        };
+        done.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+/// Logs go to stderr. A command that ends at once only says what is wrong.
+fn start_log(config: &Config, serves: bool) {
+    let filter = if serves { config.log.filter.as_str() } else { "warn" };
+    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    match config.log.format {
+        Format::Json => log.json().flatten_event(true).init(),
+        Format::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! `export`: the Traefik configuration of a revision, for people and for other tools, from the history of snapshots.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio_postgres::{Client, error::SqlState};
+
+use super::{Encoding, Export, database, output};
+use crate::{
+    app::settings,
+    compile::Compiler,
+    config::Config,
+    snapshot::{disk::gunzip, encode::Draft},
+    store::read,
+};
+
+pub(super) async fn run(config: &Config, export: &Export) -> anyhow::Result<()> {
+    let work = async |client: &mut Client| bytes(client, config, export.revision).await;
+    let bytes = database::with(config, async |opened| opened.run(work).await).await?;
+    let text = match export.format {
+        Encoding::Json => String::from_utf8(bytes)?,
+        Encoding::Yaml => serde_saphyr::to_string(&serde_json::from_slice::<serde_json::Value>(&bytes)?)?,
+    };
+    Ok(output::print(&format!("{}\n", text.trim_end()))?)
+}
+
+/// The bytes as they were served, where they are kept; else what the rows of the revision compile to now.
+async fn bytes(client: &Client, config: &Config, revision: Option<i64>) -> anyhow::Result<Vec<u8>> {
+    if let Some(bytes) = exact(client, revision).await? {
+        return Ok(bytes);
+    }
+    let Some(revision) = revision else {
+        anyhow::bail!("nothing was served yet; start the provider, and insert a row");
+    };
+    let rows = read::as_of(client, revision).await.map_err(|error| match error.code() {
+        Some(code) if *code == SqlState::NO_DATA_FOUND => {
+            anyhow::anyhow!("revision {revision} is not in the history; `withheld` and the table revisions list them")
+        }
+        _ => database::explain(error),
+    })?;
+    let mut compiler = Compiler::new(Arc::new(settings(config, config.serve.listen)));
+    compiler.apply(read::by_key(rows).into_iter().map(|(key, row)| (key, Some(row))).collect());
+    Ok(Draft::new(compiler.pieces()).finish().identity.into())
+}
+
+/// The bytes of a revision as they were compiled; of the newest that was served when none is named.
+pub(super) async fn exact(client: &Client, revision: Option<i64>) -> anyhow::Result<Option<Vec<u8>>> {
+    let sql = "SELECT b.body FROM snapshots s JOIN snapshot_bodies b USING (digest)
+                WHERE CASE WHEN $1::bigint IS NULL THEN s.state IN ('served', 'approved') ELSE s.revision = $1 END
+                ORDER BY s.id DESC LIMIT 1";
+    let found = client.query_opt(sql, &[&revision]).await.map_err(database::explain)?;
+    found.map(|row| gunzip(row.try_get(0)?).context("the kept snapshot is damaged")).transpose()
+}
