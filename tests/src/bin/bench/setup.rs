@@ -1,0 +1,80 @@
+//! What every bench stands on: a PostgreSQL of its own and the provider beside it, with rows.
+
+use std::{fs, io::ErrorKind, net::SocketAddr, time::Instant};
+
+use charliehub_tests::{Home, Postgres, Provider, secs};
+use tokio_postgres::Client;
+
+pub(crate) struct Setup {
+    pub(crate) home: Home,
+    pub(crate) postgres: Postgres,
+    provider: Provider,
+    token: String,
+}
+
+impl Setup {
+    /// Returns once what the statement inserts is served.
+    pub(crate) async fn start(insert: &str) -> anyhow::Result<Self> {
+        let home = Home::new();
+        let postgres = Postgres::start(&home).await;
+        let provider = Provider::new(&home, "provider").database(&postgres.url());
+        provider.must(&["migrate"]).await;
+        let provider = provider.start().await;
+        let token = provider.token("traefik").await;
+        postgres.sql(insert).await;
+        postgres.sql("ANALYZE").await;
+        provider.until_serves(postgres.revision().await, secs(30)).await;
+        Ok(Self { home, postgres, provider, token })
+    }
+
+    /// By the unix socket.
+    pub(crate) async fn connect(&self) -> Client {
+        self.postgres.connect().await
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.provider.address()
+    }
+
+    /// Of role `traefik`.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.provider.pid()
+    }
+
+    /// Stops the provider and starts it without its last-known-good; returns when it was started.
+    pub(crate) async fn restart_with_nothing_on_disk(&mut self) -> anyhow::Result<Instant> {
+        self.provider.stop().await;
+        match fs::remove_dir_all(self.provider.data()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let began = Instant::now();
+        self.provider.launch();
+        Ok(began)
+    }
+
+    /// How long the swaps of the provider took so far; nothing before the first one.
+    pub(crate) async fn swaps(&self) -> Swaps {
+        let metric = async |part: &str| {
+            self.provider.metric(&format!("notify_to_swap_seconds_{part}")).await.unwrap_or_default()
+        };
+        Swaps { seconds: metric("sum").await, count: metric("count").await }
+    }
+}
+
+/// The provider's own clock, from notification to swap.
+pub(crate) struct Swaps {
+    seconds: f64,
+    count: f64,
+}
+
+impl Swaps {
+    /// The mean of those since `before`, in milliseconds.
+    pub(crate) fn mean_ms_since(&self, before: &Self) -> f64 {
+        (self.seconds - before.seconds) / (self.count - before.count) * 1e3
+    }
+}
