@@ -42,6 +42,7 @@ async fn a_private_server_is_started_used_and_stopped() {
     assert_eq!(servers(&provider), Vec::<String>::new(), "stopped with it");
     provider.up().await;
     until_serves(&provider, "a.test").await;
+    provider.stop().await;
 }
 
 #[tokio::test]
@@ -67,7 +68,7 @@ async fn a_living_orphan_is_adopted_and_a_dead_one_recovered() {
 async fn secrets_and_data_are_for_the_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::new();
-    let provider = Provider::new(&home, "provider").start().await;
+    let mut provider = Provider::new(&home, "provider").start().await;
     provider.until_metric("database_connected", secs(30), |v| v >= 1.0).await;
     insert(&provider, "a.test").await;
     until_serves(&provider, "a.test").await;
@@ -81,4 +82,5 @@ async fn secrets_and_data_are_for_the_owner_only() {
     for name in ["admin.token", "snapshot"] {
         assert_eq!(mode(&provider.data().join(name)), 0o600, "{name}");
     }
+    provider.stop().await;
 }
