@@ -22,7 +22,7 @@ use crate::{
     compile::{Compiler, Settings, State},
     guard::{Guard, Limits, Reason, Size, Verdict},
     row::{Key, Row, Rows},
-    snapshot::{Current, Snapshot, disk::Good, encode::Draft, encode::Encoded},
+    snapshot::{Current, Snapshot, disk::Good, encode::Draft, encode::Encoded, history::Candidate},
     store::{read::Reading, rows::Fetched, sync::Held},
 };
 
@@ -48,15 +48,6 @@ pub enum Outcome {
 pub struct Served {
     pub snapshot: Arc<Snapshot>,
     pub rows: Rows,
-}
-
-/// A config that waits for an operator.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    pub held: Held,
-    pub encoded: Arc<Encoded>,
-    pub size: Size,
-    pub reason: Reason,
 }
 
 #[derive(Debug)]

@@ -16,8 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics as name,
     postgres::Pool,
-    publish::{Candidate, Served},
-    snapshot::{disk, disk::Good, history},
+    publish::Served,
+    snapshot::{
+        disk,
+        disk::Good,
+        history::{self, Candidate},
+    },
 };
 
 /// A config larger than this is written to disk at most once a second.

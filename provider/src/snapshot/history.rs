@@ -2,10 +2,17 @@
 //!
 //! Bodies are stored once per digest. Several providers may write the same revision; the first one does.
 
+use std::sync::Arc;
+
 use tokio_postgres::{Client, types::Type};
 use uuid::Uuid;
 
-use crate::{guard::Size, publish::Candidate, row::Rows, snapshot::Snapshot, snapshot::disk::Good, store::sync::Held};
+use crate::{
+    guard::{Reason, Size},
+    row::Rows,
+    snapshot::{Snapshot, disk::Good, encode::Encoded},
+    store::sync::Held,
+};
 
 const COMPILER: &str = concat!("charliehub-provider ", env!("CARGO_PKG_VERSION"));
 
@@ -23,6 +30,15 @@ const OVERTAKEN: &str =
 /// One provider of several prunes.
 const PRUNE: &str = "SELECT charliehub.prune_snapshots($1, make_interval(secs => $2))
     WHERE pg_try_advisory_xact_lock(hashtext('charliehub prune'))";
+
+/// A config that waits for an operator.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub held: Held,
+    pub encoded: Arc<Encoded>,
+    pub size: Size,
+    pub reason: Reason,
+}
 
 /// One line of the history of configs.
 struct Line<'a> {
@@ -115,7 +131,7 @@ pub async fn newest_served(client: &Client) -> Result<Option<Good>, tokio_postgr
     Ok(Some(Good {
         held: Held { revision, token },
         size: Size { routes: number(routes), quarantined: number(quarantined) },
-        encoded: std::sync::Arc::new(super::encode::Encoded {
+        encoded: Arc::new(Encoded {
             digest: digest.into(),
             identity: identity.into(),
             gzip: bytes::Bytes::copy_from_slice(gzip),
