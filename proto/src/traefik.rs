@@ -138,11 +138,6 @@ impl Piece {
     pub fn references(&self) -> Vec<Reference> {
         self.rules().references()
     }
-
-    /// True for an HTTP router without a service: Traefik disables it unless another router names it in `parentRefs`.
-    pub fn needs_children(&self) -> bool {
-        matches!(self, Self::HttpRouter(router) if router.service.is_empty())
-    }
 }
 
 impl Configuration {

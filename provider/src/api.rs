@@ -106,10 +106,7 @@ async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request, next: Nex
     if request.uri().path().starts_with("/maintenance/") || host.is_none_or(|host| hosts.allow(host)) {
         return next.run(request).await;
     }
-    let detail = "the Host header names somebody else (DNS rebinding)";
-    Problem::new(StatusCode::MISDIRECTED_REQUEST, "host", "This host is not served here", detail)
-        .remedy("call us by IP address or `localhost`, or add the name to `serve.allowed_hosts`")
-        .into_response()
+    Problem::other_host().into_response()
 }
 
 /// Lets in whom the token allows: to read for GET and HEAD, else to write.

@@ -54,7 +54,7 @@ use crate::{
     record::{Recorder, Retention},
     serve::{Server, health::Status},
     snapshot::{Current, disk},
-    store::listen::{Follower, Wake},
+    store::listen::Follower,
 };
 
 /// Enough for the API, the history and the tokens at once.
@@ -172,7 +172,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
                 tracker.spawn(until(stop.clone(), renew(pool)));
             }
             let follower =
-                Follower { database, wake: Arc::new(Wake::default()), told: |news| follow.hear(news), started_with };
+                Follower { database, told: |news| follow.hear(news), started_with };
             follower.run(stop).await;
         }
     });

@@ -8,7 +8,6 @@ use tokio_postgres::{Transaction, types::Type};
 
 use crate::{
     compile::Compiler,
-    guard::tighten,
     publish::restricted,
     row::{Key, Row, Rows, Table},
     store::rows::{columns, name},
@@ -31,7 +30,7 @@ pub fn rows_that_run(base: &Rows, newest: &Rows, running: &BTreeSet<String>) -> 
             && domain.ip_allowlist.is_empty()
             && !now.ip_allowlist.is_empty()
         {
-            let mut domain = tighten(domain, now);
+            let mut domain = domain.clone();
             (domain.access_tier, domain.ip_allowlist) = (now.access_tier, now.ip_allowlist.clone());
             *row = Arc::new(Row::Domain(domain));
         }

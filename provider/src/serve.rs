@@ -18,7 +18,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, response::IntoResponse as _};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use metrics::{Counter, counter, gauge, histogram};
@@ -202,17 +202,7 @@ impl Server {
     /// A page of another site must not reach us through a name that it made resolve to our address.
     fn check_host(&self, request: &Request<Incoming>) -> Result<(), Problem> {
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if self.hosts.allow(host) {
-            return Ok(());
-        }
-        Err(Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "misdirected",
-            "This is not a name of ours",
-            format!("`{host}` is not a name that this provider answers to"),
-        )
-        .field("Host")
-        .remedy("use its IP address or localhost, or add the name to [serve] allowed_hosts"))
+        if self.hosts.allow(host) { Ok(()) } else { Err(Problem::other_host()) }
     }
 
     fn render_metrics(&self) -> Response<Body> {

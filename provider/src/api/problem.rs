@@ -47,6 +47,14 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", INVALID, detail).field(field)
     }
 
+    /// The `Host` header names somebody else: DNS rebinding.
+    pub fn other_host() -> Self {
+        let detail = "the Host header names somebody else (DNS rebinding)";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "host", "This host is not served here", detail)
+            .field("Host")
+            .remedy("call us by IP address or `localhost`, or add the name to `serve.allowed_hosts`")
+    }
+
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
     }

@@ -72,8 +72,7 @@ impl Server {
         let (instance, sent) = self.remembered(connection, poll.instance);
         // Behind a pooling proxy a connection identifies nobody.
         let proxied = headers.contains_key(header::VIA) || headers.contains_key("x-forwarded-for");
-        let asked =
-            if proxied || request.method() == Method::HEAD { Duration::ZERO } else { poll.wait.min(self.max_wait) };
+        let asked = if proxied || request.method() == Method::HEAD { Duration::ZERO } else { asked };
         let wait = instance.polled(asked);
         let known = match headers.get(header::IF_NONE_MATCH) {
             Some(etag) => etag.to_str().ok().map(|etag| etag.trim_start_matches("W/").trim_matches('"').into()),

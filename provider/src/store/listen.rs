@@ -15,7 +15,7 @@ use std::{
 
 use metrics::{counter, gauge, histogram};
 use serde::Deserialize;
-use tokio::{sync::Notify, task::yield_now};
+use tokio::task::yield_now;
 use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -54,17 +54,6 @@ pub enum News {
     Tokens,
 }
 
-/// Asks the loop for a read from outside.
-#[derive(Debug, Default)]
-pub struct Wake(Notify);
-
-impl Wake {
-    /// Reads as soon as possible, as after a notification.
-    pub fn now(&self) {
-        self.0.notify_one();
-    }
-}
-
 /// The revision that an operator approved, with its rows.
 type Approved = Option<(Held, Vec<Fetched>)>;
 type Task<T, E = tokio_postgres::Error> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
@@ -98,7 +87,6 @@ struct Beat {
 /// Follows `database` until `stop`. `told` hears every piece of news, and answers which revisions wait for an approval.
 pub struct Follower<F> {
     pub database: Database,
-    pub wake: Arc<Wake>,
     pub told: F,
     /// The revision that we started with, for the fork check of the first read.
     pub started_with: Option<Held>,
@@ -270,7 +258,6 @@ impl<F: FnMut(News) -> Vec<Held>> Follower<F> {
                         }
                     }
                 }
-                () = self.wake.0.notified() => sync.on(Event::Hint, Instant::now()),
                 () = sleep_until(wake_at) => {}
             }
         }
