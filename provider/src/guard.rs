@@ -161,30 +161,31 @@ impl Guard {
 /// Where neither list holds the other, their intersection is left; an empty one compiles to 503, never to open.
 #[must_use]
 pub fn tighten(runs: &Domain, newest: &Domain) -> Domain {
+    use AccessTier::{Internal, Public, Restricted};
     let mut row = runs.clone();
     row.auth_required |= newest.auth_required;
     (row.access_tier, row.ip_allowlist) = match (runs.access_tier, newest.access_tier) {
-        (_, AccessTier::Public) => (runs.access_tier, runs.ip_allowlist.clone()),
-        (AccessTier::Public, _) => (newest.access_tier, newest.ip_allowlist.clone()),
-        (AccessTier::Restricted, AccessTier::Restricted) => {
-            (AccessTier::Restricted, intersection(&runs.ip_allowlist, &newest.ip_allowlist))
-        }
-        // An internal row without a list is all of the internal networks, so the other list narrows it.
-        (AccessTier::Internal, _) if runs.ip_allowlist.is_empty() => {
-            (AccessTier::Internal, newest.ip_allowlist.clone())
-        }
-        (_, AccessTier::Internal) if newest.ip_allowlist.is_empty() => {
-            (AccessTier::Internal, runs.ip_allowlist.clone())
-        }
-        (AccessTier::Internal, _) | (_, AccessTier::Internal) => {
-            match intersection(&runs.ip_allowlist, &newest.ip_allowlist) {
-                // Without a list it would be all internal networks: restricted to nobody says what is meant.
-                list if list.is_empty() => (AccessTier::Restricted, list),
-                list => (AccessTier::Internal, list),
-            }
-        }
+        (_, Public) => (runs.access_tier, runs.ip_allowlist.clone()),
+        (Public, _) => (newest.access_tier, newest.ip_allowlist.clone()),
+        (Restricted, Restricted) => (Restricted, intersection(&runs.ip_allowlist, &newest.ip_allowlist)),
+        (Internal, _) | (_, Internal) => match (all_internal(runs), all_internal(newest)) {
+            (true, true) => (Internal, Vec::new()),
+            (true, false) => internal(newest.ip_allowlist.clone()),
+            (false, true) => internal(runs.ip_allowlist.clone()),
+            (false, false) => internal(intersection(&runs.ip_allowlist, &newest.ip_allowlist)),
+        },
     };
     row
+}
+
+/// True for all of the internal networks: no list narrows them.
+fn all_internal(row: &Domain) -> bool {
+    row.access_tier == AccessTier::Internal && row.ip_allowlist.is_empty()
+}
+
+/// The internal networks narrowed by `list`: by an empty one to nobody, which without a list would be all of them.
+fn internal(list: Vec<IpNet>) -> (AccessTier, Vec<IpNet>) {
+    if list.is_empty() { (AccessTier::Restricted, list) } else { (AccessTier::Internal, list) }
 }
 
 /// The addresses in both lists, as the narrower network of each overlapping pair.

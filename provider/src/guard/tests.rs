@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use charliehub_proto::domain::Status;
 use proptest::prelude::*;
 
@@ -74,6 +76,8 @@ fn the_narrower_access_wins() {
         ((Internal, &[]), (Restricted, &["10.44.1.0/24"]), Internal, &["10.44.1.0/24"]),
         ((Restricted, &["10.44.1.0/24"]), (Internal, &[]), Internal, &["10.44.1.0/24"]),
         ((Internal, &["10.44.1.0/24"]), (Internal, &["10.44.2.0/24"]), Restricted, &[]),
+        ((Restricted, &[]), (Internal, &[]), Restricted, &[]),
+        ((Internal, &[]), (Restricted, &[]), Restricted, &[]),
     ] {
         let row = tighten(&domain(runs.0, runs.1, false), &domain(newest.0, newest.1, true));
         let expected = domain(tier, list, true);
@@ -86,7 +90,37 @@ fn the_narrower_access_wins() {
     }
 }
 
+/// Whom a row of the tests lets in: the internal networks are 10.44.0.0/16.
+fn lets_in(row: &Domain, address: IpAddr) -> bool {
+    let listed = row.ip_allowlist.iter().any(|net| net.contains(&address));
+    let internal = "10.44.0.0/16".parse::<IpNet>().unwrap().contains(&address);
+    match row.access_tier {
+        AccessTier::Public => true,
+        AccessTier::Internal => internal && (listed || row.ip_allowlist.is_empty()),
+        AccessTier::Restricted => listed,
+    }
+}
+
+fn access() -> impl Strategy<Value = Domain> {
+    let tier = prop_oneof![Just(AccessTier::Public), Just(AccessTier::Internal), Just(AccessTier::Restricted)];
+    const NETS: &[&str] =
+        &["10.44.0.0/16", "10.44.1.0/24", "10.44.2.0/24", "10.0.0.0/8", "192.0.2.0/24", "0.0.0.0/0", "::/0"];
+    let list = proptest::sample::subsequence(NETS, 0..3);
+    (tier, list, any::<bool>()).prop_map(|(tier, list, auth)| domain(tier, &list, auth))
+}
+
 proptest! {
+    /// Tightened is exactly whom both let in, also when a row is tightened more than once.
+    #[test]
+    fn tightened_lets_in_whom_all_let_in(rows in proptest::collection::vec(access(), 2..5)) {
+        let tight = rows[1..].iter().fold(rows[0].clone(), |row, newest| tighten(&row, newest));
+        for address in ["10.44.1.7", "10.44.2.7", "10.44.3.7", "10.1.1.1", "192.0.2.7", "203.0.113.9", "2001:db8::1"] {
+            let address = address.parse().unwrap();
+            prop_assert_eq!(lets_in(&tight, address), rows.iter().all(|row| lets_in(row, address)), "{}", address);
+        }
+        prop_assert_eq!(tight.auth_required, rows.iter().any(|row| row.auth_required));
+    }
+
     /// Whatever the rows do, a running edge is never left with nothing.
     #[test]
     fn nothing_never_replaces_something(running in 1..100_000usize, peak in 0..100_000usize, max_removed in 0..100_000usize) {
