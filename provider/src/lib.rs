@@ -3,6 +3,7 @@
 pub mod config;
 pub mod metrics;
 pub mod postgres;
+pub mod author;
 pub mod row;
 pub mod compile;
 pub mod guard;

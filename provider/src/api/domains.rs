@@ -24,6 +24,7 @@ use self::new::New;
 use super::{Api, Problem, RequestId, address, json};
 use crate::{
     auth::Caller,
+    author::Author,
     postgres::{Error, Pool, Pooled},
 };
 
@@ -66,8 +67,9 @@ pub async fn insert(
     Extension(RequestId(request_id)): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let write = Write {
+    let author = Author {
         actor: caller.name,
+        source: "api",
         address: address(&request).to_string(),
         request_id,
         reason: reason(request.headers()),
@@ -78,7 +80,7 @@ pub async fn insert(
         "INSERT INTO domains ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::domains, $1)
          RETURNING id::text, to_json(domains.*)::text"
     );
-    let row = write.run(&api.pool, &sql, new.json()).await?;
+    let row = run(&author, &api.pool, &sql, new.json()).await?;
     let (id, json): (String, String) = (row.try_get(0)?, row.try_get(1)?);
     let headers =
         [(header::LOCATION, format!("/api/domains/{id}")), (header::CONTENT_TYPE, "application/json".to_owned())];
@@ -91,52 +93,38 @@ fn reason(headers: &HeaderMap) -> String {
     String::from_utf8_lossy(header).into_owned()
 }
 
-/// Who writes and why, as the history of the rows will have it.
-struct Write {
-    actor: String,
-    address: String,
-    request_id: String,
-    reason: String,
-}
-
-impl Write {
-    /// Runs a statement that returns one row, in a transaction that says who it is.
-    async fn run(&self, pool: &Pool, sql: &str, json: &serde_json::Value) -> Result<Row, Problem> {
-        let mut attempt = 1;
-        loop {
-            let mut client = pool.get().await?;
-            let error = match self.attempt(&mut client, sql, json).await {
-                Ok(row) => return row.ok_or_else(Problem::internal),
-                Err(error) => error,
-            };
-            match error.code() {
-                Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) if attempt < ATTEMPTS => {
-                    attempt += 1;
-                }
-                Some(&SqlState::LOCK_NOT_AVAILABLE) => return Err(blocked(&client).await),
-                _ => return Err(error.into()),
+/// Runs a statement that returns one row, in a transaction of its own.
+async fn run(author: &Author, pool: &Pool, sql: &str, json: &serde_json::Value) -> Result<Row, Problem> {
+    let mut number = 1;
+    loop {
+        let mut client = pool.get().await?;
+        let error = match attempt(author, &mut client, sql, json).await {
+            Ok(row) => return row.ok_or_else(Problem::internal),
+            Err(error) => error,
+        };
+        match error.code() {
+            Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) if number < ATTEMPTS => {
+                number += 1;
             }
+            Some(&SqlState::LOCK_NOT_AVAILABLE) => return Err(blocked(&client).await),
+            _ => return Err(error.into()),
         }
     }
+}
 
-    async fn attempt(
-        &self,
-        client: &mut Pooled,
-        sql: &str,
-        json: &serde_json::Value,
-    ) -> Result<Option<Row>, tokio_postgres::Error> {
-        let transaction = client.transaction().await?;
-        let who = "SELECT set_config('charliehub.actor', $1, true), set_config('charliehub.source', 'api', true),
-                          set_config('charliehub.address', $2, true), set_config('charliehub.request_id', $3, true),
-                          set_config('charliehub.reason', $4, true)";
-        let text: [(&(dyn ToSql + Sync), Type); 4] =
-            [&self.actor, &self.address, &self.request_id, &self.reason].map(|text| (text as _, Type::TEXT));
-        let row: [(&(dyn ToSql + Sync), Type); 1] = [(json, Type::JSONB)];
-        // Sent one after the other without waiting; the server takes them in this order.
-        let (_, rows) = tokio::try_join!(transaction.query_typed(who, &text), transaction.query_typed(sql, &row))?;
-        transaction.commit().await?;
-        Ok(rows.into_iter().next())
-    }
+async fn attempt(
+    author: &Author,
+    client: &mut Pooled,
+    sql: &str,
+    json: &serde_json::Value,
+) -> Result<Option<Row>, tokio_postgres::Error> {
+    // The pool's own kind of transaction only adds a cache of statements.
+    let transaction = tokio_postgres::Client::transaction(client).await?;
+    let row: [(&(dyn ToSql + Sync), Type); 1] = [(json, Type::JSONB)];
+    // Sent one after the other without waiting; the server takes them in this order.
+    let ((), rows) = tokio::try_join!(author.sign(&transaction), transaction.query_typed(sql, &row))?;
+    transaction.commit().await?;
+    Ok(rows.into_iter().next())
 }
 
 /// A write waited for the revision lock until its time was up: whose transaction holds it?

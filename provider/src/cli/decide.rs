@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_postgres::{Client, Transaction};
 
 use super::{database, output, token::audit};
-use crate::{config::Config, restore, snapshot::disk::gunzip, store::read};
+use crate::{author::Author, config::Config, restore, snapshot::disk::gunzip, store::read};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
@@ -83,7 +83,7 @@ pub(super) async fn decide(client: &mut Client, revision: i64, decision: Decisio
 /// Makes a new revision with the rows that run, so that nothing waits any more.
 async fn discard(transaction: &Transaction<'_>, revision: i64) -> anyhow::Result<()> {
     let newest: i64 = transaction
-        .query_one("SELECT lock_revision() FROM (SELECT set_config('charliehub.source', 'discard', true)) s", &[])
+        .query_one("SELECT lock_revision()", &[])
         .await
         .and_then(|row| row.try_get(0))
         .map_err(database::explain)?;
@@ -105,9 +105,13 @@ async fn discard(transaction: &Transaction<'_>, revision: i64) -> anyhow::Result
     let rows = read::by_key(read::as_of(transaction, base).await.map_err(database::explain)?);
     let now = read::all(transaction).await.map_err(database::explain)?;
     let target = restore::rows_that_run(&rows, &now, &routers(&body));
-    let reason = format!("revision {revision} was discarded: back to the rows that run");
-    let set = "SELECT set_config('charliehub.actor', $1, true), set_config('charliehub.reason', $2, true)";
-    transaction.execute(set, &[&database::actor(), &reason]).await.map_err(database::explain)?;
+    let author = Author {
+        actor: database::actor(),
+        source: "discard",
+        reason: format!("revision {revision} was discarded: back to the rows that run"),
+        ..Author::default()
+    };
+    author.sign(transaction).await.map_err(database::explain)?;
     restore::write(transaction, &now, &target).await.map_err(database::explain)?;
     Ok(())
 }

@@ -101,10 +101,11 @@ fn lets_in(row: &Domain, address: IpAddr) -> bool {
     }
 }
 
+const NETS: &[&str] =
+    &["10.44.0.0/16", "10.44.1.0/24", "10.44.2.0/24", "10.0.0.0/8", "192.0.2.0/24", "0.0.0.0/0", "::/0"];
+
 fn access() -> impl Strategy<Value = Domain> {
     let tier = prop_oneof![Just(AccessTier::Public), Just(AccessTier::Internal), Just(AccessTier::Restricted)];
-    const NETS: &[&str] =
-        &["10.44.0.0/16", "10.44.1.0/24", "10.44.2.0/24", "10.0.0.0/8", "192.0.2.0/24", "0.0.0.0/0", "::/0"];
     let list = proptest::sample::subsequence(NETS, 0..3);
     (tier, list, any::<bool>()).prop_map(|(tier, list, auth)| domain(tier, &list, auth))
 }
