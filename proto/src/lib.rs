@@ -3,6 +3,7 @@
 //! [`domain`] is a row of the source of truth as its users write it; [`fragment`] a raw piece of Traefik configuration
 //! beside the rows; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
 
+pub mod change;
 pub mod domain;
 pub mod fragment;
 pub mod problem;

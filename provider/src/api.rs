@@ -5,10 +5,14 @@
 //!
 //! [`router`] holds the routes of this module; [`finish`] puts what all answers have in common around these and others.
 
-pub mod domains;
+mod domains;
+mod fields;
+mod fragments;
 mod json;
 pub mod maintenance;
 pub mod problem;
+mod query;
+mod write;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -18,11 +22,12 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
+use charliehub_proto::problem::MEDIA_TYPE;
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tracing::Instrument as _;
@@ -31,7 +36,9 @@ use uuid::Uuid;
 pub use self::{maintenance::Messages, problem::Problem};
 use crate::{
     auth::{Auth, Hosts, Need},
+    compile::Settings,
     postgres::Pool,
+    snapshot::Current,
 };
 
 /// What the handlers need.
@@ -40,11 +47,21 @@ pub struct Api {
     pub pool: Pool,
     pub auth: Arc<Auth>,
     pub messages: Messages,
+    /// What is served, so that a write can say when it is.
+    pub current: Arc<Current>,
+    /// What the compiler is told, so that a write can say what it compiles to.
+    pub settings: Arc<Settings>,
+    /// A change of a row must name the version that it is about.
+    pub strict_locking: bool,
 }
 
 /// The client's address, put on each request by who accepts connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
+
+/// The route that answered, as it was declared: put on each response, for the metrics.
+#[derive(Clone, Debug)]
+pub struct Route(pub MatchedPath);
 
 /// What a request is called in logs, in the database and in its answer.
 #[derive(Clone, Debug)]
@@ -56,8 +73,16 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/api/domains", get(domains::list).post(domains::insert))
+        .route("/api/domains/batch", post(domains::batch))
+        .route(
+            "/api/domains/{id}",
+            get(domains::get).put(domains::replace).patch(domains::patch).delete(domains::delete),
+        )
+        .route("/api/fragments", get(fragments::list).post(fragments::insert))
+        .route("/api/fragments/{kind}/{name}", get(fragments::get).put(fragments::put).delete(fragments::delete))
         .route_layer(middleware::from_fn_with_state(api.clone(), admit))
         .route("/maintenance/{id}", get(maintenance::page))
+        .route_layer(middleware::from_fn(name_route))
         .with_state(api)
 }
 
@@ -84,14 +109,30 @@ async fn identify(mut request: Request, next: Next) -> Response {
         tracing::info_span!("request", request_id = %id, method = %request.method(), path = request.uri().path());
     request.extensions_mut().insert(RequestId(id.clone()));
     let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
-    let mut response = answered.unwrap_or_else(|_| {
+    let mut response = as_problem(answered.unwrap_or_else(|_| {
         span.in_scope(|| tracing::error!("a handler panicked: this is a bug"));
         Problem::internal().into_response()
-    });
+    }));
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID.clone(), id);
     }
     response
+}
+
+/// Tells which route answers.
+async fn name_route(matched: MatchedPath, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(Route(matched));
+    response
+}
+
+/// Refusals of the router and its extractors are plain text; ours are problems, all of them.
+fn as_problem(response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !response.status().is_client_error() || kind == MEDIA_TYPE || kind.starts_with("text/html") {
+        return response;
+    }
+    Problem::bad_request("the path or the query is not UTF-8").remedy("escape it as %XX").into_response()
 }
 
 /// What may be echoed and logged as it is.

@@ -84,7 +84,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     })?;
     let address = listener.local_addr()?;
 
-    let mut publisher = Publisher::new(Arc::new(settings(&config, address)), limits(&config), Arc::clone(&current));
+    let settings = Arc::new(settings(&config, address));
+    let mut publisher = Publisher::new(Arc::clone(&settings), limits(&config), Arc::clone(&current));
     let (good, errors) = disk::read(&data_dir);
     for error in errors {
         tracing::error!(%error, "a last known good config cannot be used");
@@ -98,11 +99,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     // The database is not there yet; what needs it waits for the pool.
     let (database, private) = find_database(&config)?;
     let pool = database.pool(POOL);
+    let api = Api {
+        pool: pool.clone(),
+        auth: Arc::clone(&auth),
+        messages: messages(Arc::clone(&current)),
+        current: Arc::clone(&current),
+        settings,
+        strict_locking: config.serve.strict_locking,
+    };
     let server = Arc::new(Server {
-        api: api::finish(
-            api::router(Api { pool: pool.clone(), auth: Arc::clone(&auth), messages: messages(Arc::clone(&current)) }),
-            Hosts::new(config.hosts()),
-        ),
+        api: api::finish(api::router(api), Hosts::new(config.hosts())),
         current,
         auth: Arc::clone(&auth),
         hosts: Hosts::new(config.hosts()),

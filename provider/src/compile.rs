@@ -10,6 +10,7 @@
 //! Constraints of the database are not trusted: they may have been dropped.
 
 mod access;
+mod answer;
 mod fragments;
 mod index;
 mod middleware;
@@ -36,17 +37,18 @@ use std::{
 
 use charliehub_proto::domain::{Protocol, ServiceType};
 
+pub use self::{
+    answer::{Answer, Door, Reach},
+    route::{Counts, Route, State, StateKind},
+    section::{Pieces, Section},
+    settings::{ForwardAuth, Settings},
+};
 use self::{
     fragments::{DEFAULT, Fragments, Taken},
     index::Index,
     output::{Name, Output},
     place::{Claim, Place, Spot},
     shared::Uses,
-};
-pub use self::{
-    route::{Counts, Route, State, StateKind},
-    section::{Pieces, Section},
-    settings::{ForwardAuth, Settings},
 };
 use crate::row::{Key, Row, Rows, Table};
 

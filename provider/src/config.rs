@@ -49,6 +49,8 @@ pub struct Serve {
     pub data_dir: PathBuf,
     /// Plain HTTP is wanted on an address that is not loopback.
     pub insecure: bool,
+    /// Changes of rows must name the version that they are about.
+    pub strict_locking: bool,
     pub tls: Option<Tls>,
     /// Names beside our own that a `Host` header may hold, in lower case.
     pub allowed_hosts: BTreeSet<String>,
@@ -318,7 +320,8 @@ fn serve(settings: &Settings, default_data_dir: PathBuf) -> Result<Serve, Error>
     let data_dir = settings.path("serve.data_dir")?.unwrap_or(default_data_dir);
     let data_dir = std::path::absolute(&data_dir)
         .map_err(|error| Error::new(settings.place("serve.data_dir"), error.to_string(), "write an absolute path"))?;
-    Ok(Serve { listen, max_wait, data_dir, insecure, tls, allowed_hosts })
+    let strict_locking = settings.boolean("serve.strict_locking")?.unwrap_or(false);
+    Ok(Serve { listen, max_wait, data_dir, insecure, strict_locking, tls, allowed_hosts })
 }
 
 fn database(settings: &Settings) -> Result<Database, Error> {

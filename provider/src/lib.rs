@@ -6,6 +6,7 @@ pub mod postgres;
 pub mod author;
 pub mod row;
 pub mod compile;
+pub mod impact;
 pub mod guard;
 pub mod memory;
 pub mod store;

@@ -139,10 +139,9 @@ impl Publisher {
         let Reading { held, everything, rows, forked: _ } = reading;
         let undo = self.apply(everything, rows);
         let unchanged = self.newest_held.replace(held) == Some(held) && undo.is_empty();
-        if unchanged && self.start.is_none() {
-            return Outcome::Nothing;
-        }
-        self.decide(held, undo, now)
+        let outcome = if unchanged && self.start.is_none() { Outcome::Nothing } else { self.decide(held, undo, now) };
+        self.current.decide(held.revision);
+        outcome
     }
 
     /// An operator agreed to `held`, one of [`Publisher::withheld`], whose rows were `rows` (not needed for the newest).

@@ -21,7 +21,7 @@ use axum::{Router, body::Body, response::IntoResponse as _};
 use http::{Method, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use metrics::{Counter, counter, gauge, histogram};
+use metrics::{Counter, SharedString, counter, gauge, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -34,7 +34,7 @@ use tower::ServiceExt as _;
 
 use self::{health::Status, poll::Memory};
 use crate::{
-    api::{Peer, Problem},
+    api::{Peer, Problem, Route},
     auth::{Auth, Hosts},
     instances::Instances,
     metrics as name,
@@ -182,12 +182,6 @@ impl Server {
     }
 
     async fn answer_by_api(&self, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
-        // Few labels, whatever is asked for.
-        let route = match request.uri().path() {
-            "/api/domains" => "/api/domains",
-            path if path.starts_with("/maintenance/") => "/maintenance/{id}",
-            _ => "other",
-        };
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(connection.peer.ip()));
         let started = Instant::now();
@@ -195,7 +189,9 @@ impl Server {
             Ok(response) => response,
             Err(never) => match never {},
         };
-        histogram!(name::HTTP_SECONDS, "route" => route).record(started.elapsed().as_secs_f64());
+        // Few labels, whatever is asked for.
+        let route = response.extensions().get::<Route>().map_or("other", |Route(path)| path.as_str()).to_owned();
+        histogram!(name::HTTP_SECONDS, "route" => route.clone()).record(started.elapsed().as_secs_f64());
         counted(route, response)
     }
 
@@ -211,7 +207,8 @@ impl Server {
     }
 }
 
-fn counted(route: &'static str, response: Response<Body>) -> Response<Body> {
-    counter!(name::HTTP_REQUESTS, "route" => route, "status" => response.status().as_u16().to_string()).increment(1);
+fn counted(route: impl Into<SharedString>, response: Response<Body>) -> Response<Body> {
+    counter!(name::HTTP_REQUESTS, "route" => route.into(), "status" => response.status().as_u16().to_string())
+        .increment(1);
     response
 }

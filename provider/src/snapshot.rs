@@ -68,11 +68,13 @@ pub struct Current {
     snapshot: ArcSwapOption<Snapshot>,
     /// Counts the changes of the digest; those who wait listen to it.
     news: watch::Sender<u64>,
+    /// The newest revision of which it is decided whether it runs; behind the swap.
+    decided: watch::Sender<i64>,
 }
 
 impl Default for Current {
     fn default() -> Self {
-        Self { snapshot: ArcSwapOption::empty(), news: watch::Sender::new(0) }
+        Self { snapshot: ArcSwapOption::empty(), news: watch::Sender::new(0), decided: watch::Sender::new(0) }
     }
 }
 
@@ -89,6 +91,17 @@ impl Current {
             self.news.send_modify(|n| *n += 1);
         }
         next
+    }
+
+    /// It is decided what runs while `revision` is the newest: what was swapped in is seen by who waits for it.
+    pub fn decide(&self, revision: i64) {
+        self.decided.send_replace(revision);
+    }
+
+    /// What is served once `revision` is read and judged; `None`: nothing yet. Cancel it to stop waiting.
+    pub async fn decided(&self, revision: i64) -> Option<Arc<Snapshot>> {
+        drop(self.decided.subscribe().wait_for(|decided| *decided >= revision).await);
+        self.load()
     }
 
     /// The first snapshot whose digest is not `known`; with `None`, the first at all. Cancel it to stop waiting.

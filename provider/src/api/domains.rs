@@ -1,150 +1,165 @@
 //! `/api/domains`: the rows of the source of truth, as they are in the database.
 //!
-//! What may stand in a row is decided by the database alone, so that the API and `psql` refuse the same; what a client
-//! can mend without it (JSON, types, names of fields) is refused before.
+//! What may stand in a row is decided by the database, so that the API and `psql` refuse the same; what a client can mend
+//! without it (JSON, types, names of fields) is refused before, and what would not compile after.
 
-mod new;
+mod batch;
+mod list;
 
 use axum::{
     Extension,
-    body::Body,
-    extract::{Request, State},
+    extract::{Path, Request, State},
     response::{IntoResponse as _, Response},
 };
-use bytes::{Bytes, BytesMut};
-use futures_util::{TryStreamExt as _, stream};
-use http::{HeaderMap, StatusCode, header};
-use tokio_postgres::{
-    Row,
-    error::SqlState,
-    types::{ToSql, Type},
+use charliehub_proto::change::{Change, ChangeState};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+pub(super) use self::{batch::batch, list::list};
+use super::{
+    Api, Problem,
+    fields::Fields,
+    json,
+    write::{Applied, Op, Order, Step, Target, Written, write},
 };
+use crate::{auth::Caller, row::Table};
 
-use self::new::New;
-use super::{Api, Problem, RequestId, address, json};
-use crate::{
-    auth::Caller,
-    author::Author,
-    postgres::{Error, Pool, Pooled},
-};
-
-/// Rows are sent in pieces of about this many bytes.
-const PIECE: usize = 64 << 10;
-/// How often a write is tried that others were in the way of.
-const ATTEMPTS: u32 = 3;
-
-/// `GET /api/domains`: all rows, a bare array, streamed.
-pub async fn list(State(api): State<Api>) -> Result<Response, Problem> {
+/// `GET /api/domains/{id}`: one row; its version is its `ETag`.
+pub(super) async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = row_id(&id)?;
     let client = api.pool.get().await?;
-    let sql = "SELECT to_json(d)::text FROM domains d ORDER BY domain, path_prefix, protocol, tcp_entrypoint";
-    let rows = client.query_raw(sql, std::iter::empty::<&str>()).await?;
-    // The first row is awaited here: an error still has a status of its own.
-    let mut rows = Box::pin(rows);
-    let kind = [(header::CONTENT_TYPE, "application/json")];
-    let Some(first) = rows.try_next().await? else { return Ok((kind, "[]\n").into_response()) };
-    let mut piece = BytesMut::from("[");
-    piece.extend_from_slice(first.try_get::<_, &str>(0)?.as_bytes());
-    let pieces = stream::try_unfold(Some((client, rows, piece)), async |state| {
-        let Some((client, mut rows, mut piece)) = state else { return Ok(None) };
-        while piece.len() < PIECE {
-            let Some(row) = rows.try_next().await? else {
-                piece.extend_from_slice(b"]\n");
-                return Ok(Some((piece.freeze(), None)));
-            };
-            piece.extend_from_slice(b",\n");
-            piece.extend_from_slice(row.try_get::<_, &str>(0)?.as_bytes());
-        }
-        let full: Bytes = piece.split().freeze();
-        Ok::<_, tokio_postgres::Error>(Some((full, Some((client, rows, piece)))))
-    });
-    Ok((kind, Body::from_stream(pieces)).into_response())
+    let sql = "SELECT to_json(d)::text, version FROM domains d WHERE id = $1";
+    let rows = client.query_typed(sql, &[(&id, Type::UUID)]).await?;
+    let row = rows.first().ok_or_else(no_such_row)?;
+    let (json, version): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let headers = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::ETAG, etag(version))];
+    Ok((headers, json + "\n").into_response())
 }
 
-/// `POST /api/domains`: inserts one row; 201, its place and the row as it is then.
-pub async fn insert(
+/// `POST /api/domains`: inserts one row; 201, its place, the row as it is then, and what that did.
+pub(super) async fn insert(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Extension(RequestId(request_id)): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let author = Author {
-        actor: caller.name,
-        source: "api",
-        address: address(&request).to_string(),
-        request_id,
-        reason: reason(request.headers()),
-    };
-    let new = New::read(&json::body(request).await?)?;
-    let columns = new.columns().join(", ");
-    let sql = format!(
-        "INSERT INTO domains ({columns}) SELECT {columns} FROM jsonb_populate_record(NULL::domains, $1)
-         RETURNING id::text, to_json(domains.*)::text"
-    );
-    let row = run(&author, &api.pool, &sql, new.json()).await?;
-    let (id, json): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-    let headers =
-        [(header::LOCATION, format!("/api/domains/{id}")), (header::CONTENT_TYPE, "application/json".to_owned())];
-    Ok((StatusCode::CREATED, headers, json + "\n").into_response())
+    let (order, headers) = (Order::of(&request, &caller)?, request.headers().clone());
+    let body = json::body(request, json::LIMIT).await?;
+    let order = order.once(&headers, &caller, &body)?;
+    let op = Op::Insert(Fields::read(Table::Domains, &body)?);
+    one(&api, &order, Step { table: Table::Domains, op, expected: None }).await
 }
 
-/// Why, in the words of the client: `X-Change-Reason`.
-fn reason(headers: &HeaderMap) -> String {
-    let header = headers.get("x-change-reason").map(http::HeaderValue::as_bytes).unwrap_or_default();
-    String::from_utf8_lossy(header).into_owned()
+/// `PUT /api/domains/{id}`: replaces a row; what is not given gets its default.
+pub(super) async fn replace(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (order, target) = (Order::of(&request, &caller)?, Target::Id(row_id(&id)?));
+    let expected = expected(&api, request.headers())?;
+    let body = json::body(request, json::LIMIT).await?;
+    let op = Op::Replace(target, Fields::read(Table::Domains, &body)?);
+    one(&api, &order, Step { table: Table::Domains, op, expected }).await
 }
 
-/// Runs a statement that returns one row, in a transaction of its own.
-async fn run(author: &Author, pool: &Pool, sql: &str, json: &serde_json::Value) -> Result<Row, Problem> {
-    let mut number = 1;
-    loop {
-        let mut client = pool.get().await?;
-        let error = match attempt(author, &mut client, sql, json).await {
-            Ok(row) => return row.ok_or_else(Problem::internal),
-            Err(error) => error,
-        };
-        match error.code() {
-            Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) if number < ATTEMPTS => {
-                number += 1;
-            }
-            Some(&SqlState::LOCK_NOT_AVAILABLE) => return Err(blocked(&client).await),
-            _ => return Err(error.into()),
-        }
+/// `PATCH /api/domains/{id}`: changes the given fields, by RFC 7396.
+pub(super) async fn patch(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (order, target) = (Order::of(&request, &caller)?, Target::Id(row_id(&id)?));
+    let expected = expected(&api, request.headers())?;
+    let op = Op::Merge(target, json::read(&json::body(request, json::LIMIT).await?)?);
+    one(&api, &order, Step { table: Table::Domains, op, expected }).await
+}
+
+/// `DELETE /api/domains/{id}`: removes a row, and shows it a last time.
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (order, target) = (Order::of(&request, &caller)?, Target::Id(row_id(&id)?));
+    let expected = expected(&api, request.headers())?;
+    one(&api, &order, Step { table: Table::Domains, op: Op::Delete(target), expected }).await
+}
+
+/// Writes one row, and answers with it and with what that did.
+pub(super) async fn one(api: &Api, order: &Order, step: Step) -> Result<Response, Problem> {
+    let written = write(api, order, &[step]).await?;
+    let applied = written.rows.first().ok_or_else(Problem::internal)?;
+    let created = applied.created && written.change.state != ChangeState::DryRun;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut headers = answer_headers(&written);
+    headers.extend(HeaderValue::try_from(etag(applied.version)).map(|etag| (header::ETAG, etag)));
+    if created && applied.key.table == Table::Domains {
+        let place = format!("/api/domains/{}", applied.key.id);
+        headers.extend(HeaderValue::try_from(place).map(|place| (header::LOCATION, place)));
     }
+    Ok((status, headers, with_change(applied, &written.change)? + "\n").into_response())
 }
 
-async fn attempt(
-    author: &Author,
-    client: &mut Pooled,
-    sql: &str,
-    json: &serde_json::Value,
-) -> Result<Option<Row>, tokio_postgres::Error> {
-    // The pool's own kind of transaction only adds a cache of statements.
-    let transaction = tokio_postgres::Client::transaction(client).await?;
-    let row: [(&(dyn ToSql + Sync), Type); 1] = [(json, Type::JSONB)];
-    // Sent one after the other without waiting; the server takes them in this order.
-    let ((), rows) = tokio::try_join!(author.sign(&transaction), transaction.query_typed(sql, &row))?;
-    transaction.commit().await?;
-    Ok(rows.into_iter().next())
+/// What every answer to a write has beside its body.
+fn answer_headers(written: &Written) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(revision) = written.change.revision {
+        headers.insert("x-charliehub-revision", revision.into());
+    }
+    if written.replayed {
+        headers.insert(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"));
+    }
+    headers
 }
 
-/// A write waited for the revision lock until its time was up: whose transaction holds it?
-async fn blocked(client: &Pooled) -> Problem {
-    let holder = "SELECT a.pid, a.application_name, extract(epoch FROM clock_timestamp() - a.xact_start)::bigint
-                    FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-                   WHERE l.relation = 'revision'::regclass AND l.granted AND l.pid <> pg_backend_pid()
-                     AND l.mode IN ('RowShareLock', 'RowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-                   ORDER BY a.xact_start LIMIT 1";
-    let found = client.query_opt(holder, &[]).await.map_err(Error::from);
-    let Ok(Some(row)) = found else {
-        return Problem::unavailable(2, "another session held the revision lock, and is gone by now");
+/// The row as in `GET`, with one more field.
+fn with_change(applied: &Applied, change: &Change) -> Result<String, Problem> {
+    let row = applied.json.strip_suffix('}').ok_or_else(Problem::internal)?;
+    let change = serde_json::to_string(change).map_err(|_| Problem::internal())?;
+    Ok(format!("{row},\"change\":{change}}}"))
+}
+
+/// The version that the client has seen: `If-Match: "17"`. `*` is any.
+pub(super) fn expected(api: &Api, headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let Some(header) = headers.get(header::IF_MATCH) else {
+        return if api.strict_locking { Err(unseen()) } else { Ok(None) };
     };
-    let pid: i32 = row.try_get(0).unwrap_or_default();
-    let application = row.try_get::<_, Option<String>>(1).ok().flatten().filter(|name| !name.is_empty());
-    let seconds: i64 = row.try_get::<_, Option<i64>>(2).ok().flatten().unwrap_or_default();
-    let application = application.unwrap_or_else(|| "an unnamed application".to_owned());
-    Problem::unavailable(
-        2,
-        format!("process {pid} ({application}) holds the revision lock in a transaction that is {seconds} s old"),
-    )
-    .remedy(format!("commit or roll back there, or: SELECT pg_terminate_backend({pid})"))
+    let text = header.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let version = text.trim_start_matches("W/").trim_matches('"').parse().ok();
+    version.map(Some).ok_or_else(|| {
+        let detail = "it is not the version of a row";
+        Problem::new(StatusCode::BAD_REQUEST, "parameter", "A parameter is not valid", detail)
+            .field("If-Match")
+            .remedy("send the row's `version` in quotes, as its ETag has it: If-Match: \"17\"")
+    })
 }
+
+fn unseen() -> Problem {
+    let detail = "a write says which version of the row it is about ([serve] strict_locking)";
+    Problem::new(StatusCode::PRECONDITION_REQUIRED, "version-needed", "The version is missing", detail)
+        .field("If-Match")
+        .remedy("read the row, and send its ETag as If-Match")
+}
+
+fn etag(version: i64) -> String {
+    format!("\"{version}\"")
+}
+
+fn row_id(text: &str) -> Result<Uuid, Problem> {
+    text.parse().map_err(|_| no_such_row())
+}
+
+fn no_such_row() -> Problem {
+    Problem::not_found("there is no row with this id").remedy("GET /api/domains lists them; ?domain= finds one by name")
+}
+
+#[cfg(test)]
+mod tests;

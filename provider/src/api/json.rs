@@ -14,11 +14,11 @@ use serde::{
 
 use super::Problem;
 
-/// The largest body that is read.
+/// The largest body of one row.
 pub(super) const LIMIT: usize = 1 << 20;
 
 /// The whole body, when it says that it is JSON and is not too large.
-pub(super) async fn body(mut request: Request) -> Result<Bytes, Problem> {
+pub(super) async fn body(mut request: Request, limit: usize) -> Result<Bytes, Problem> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     // A page of another site can send a form without asking, never this media type.
@@ -27,12 +27,12 @@ pub(super) async fn body(mut request: Request) -> Result<Bytes, Problem> {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON", detail)
             .remedy("send `Content-Type: application/json`"));
     }
-    axum::extract::DefaultBodyLimit::max(LIMIT).apply(&mut request);
+    axum::extract::DefaultBodyLimit::max(limit).apply(&mut request);
     Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            let detail = format!("the body is larger than {LIMIT} bytes");
+            let detail = format!("the body is larger than {limit} bytes");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
-                .remedy("send one row in each request")
+                .remedy("send fewer or smaller rows in each request")
         }
         _ => Problem::bad_request("the body ended early"),
     })

@@ -9,7 +9,7 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use charliehub_proto::problem::{MEDIA_TYPE, Problem as Body};
+use charliehub_proto::problem::{Item, MEDIA_TYPE, Problem as Body};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 pub(crate) use self::constraints::REMEDIES;
@@ -34,6 +34,7 @@ impl Problem {
             detail: detail.into(),
             field: None,
             remedy: None,
+            items: Vec::new(),
         };
         Self { body: Box::new(body), headers: Vec::new() }
     }
@@ -45,6 +46,20 @@ impl Problem {
     /// A value that may not stand in a field.
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", INVALID, detail).field(field)
+    }
+
+    /// A parameter of the query that cannot be taken.
+    pub fn parameter(name: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "parameter", "A parameter is not valid", detail).field(name)
+    }
+
+    /// Why a row does not compile, in the compiler's words: `column: what is wrong; what to do`.
+    pub fn reason(reason: &str) -> Self {
+        let (field, rest) = reason.split_once(": ").unwrap_or(("domain", reason));
+        match rest.rsplit_once("; ") {
+            Some((detail, remedy)) => Self::invalid(field, detail).remedy(remedy),
+            None => Self::invalid(field, rest),
+        }
     }
 
     /// The `Host` header names somebody else: DNS rebinding.
@@ -92,6 +107,16 @@ impl Problem {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    #[must_use]
+    pub fn items(mut self, items: Vec<Item>) -> Self {
+        self.body.items = items;
+        self
+    }
+
+    pub fn into_body(self) -> Body {
+        *self.body
     }
 
     pub fn body(&self) -> &Body {

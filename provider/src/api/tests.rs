@@ -15,38 +15,50 @@ use crate::{
 };
 
 /// The API with a token of each of two roles; `pool` may lead nowhere.
-struct World {
+pub(super) struct World {
     app: Router,
-    editor: String,
-    reader: String,
+    pub(super) editor: String,
+    pub(super) reader: String,
     _data_dir: tempfile::TempDir,
 }
 
 impl World {
-    async fn with(cluster: &Cluster, client: &tokio_postgres::Client) -> Self {
+    pub(super) async fn with(cluster: &Cluster, client: &tokio_postgres::Client) -> Self {
+        Self::that(cluster, client, false).await
+    }
+
+    pub(super) async fn that(cluster: &Cluster, client: &tokio_postgres::Client, strict_locking: bool) -> Self {
         let editor = auth::make(client, "ed", Role::Editor, None, None).await.unwrap().text;
         let reader = auth::make(client, "rita", Role::Reader, None, None).await.unwrap().text;
-        let world = Self::new(cluster.database("owner", "test").pool(4), editor, reader);
+        let world = Self::new(cluster.database("owner", "test").pool(4), editor, reader, strict_locking);
         world.1.reload(client).await.unwrap();
         world.0
     }
 
     fn without_database() -> Self {
         let pool = Database::parse("postgres://nobody@127.0.0.1:1/none").unwrap().pool(1);
-        Self::new(pool, String::new(), String::new()).0
+        Self::new(pool, String::new(), String::new(), false).0
     }
 
-    fn new(pool: Pool, editor: String, reader: String) -> (Self, Arc<Auth>) {
+    fn new(pool: Pool, editor: String, reader: String, strict_locking: bool) -> (Self, Arc<Auth>) {
         let data_dir = tempfile::tempdir().unwrap();
         let auth = Arc::new(Auth::open(data_dir.path()));
         let messages: Messages = Arc::new(|id| id.is_nil().then(|| "<b>Back & \"soon\"</b>".to_owned()));
-        let routes = router(Api { pool, auth: auth.clone(), messages })
-            .route("/panics", get(async || -> Response { panic!("a test panics") }));
+        let current = Arc::new(Current::default());
+        // Nobody follows this database: no answer waits for the swap.
+        current.decide(i64::MAX);
+        let settings = Settings {
+            cert_resolvers: Some(["le".to_owned()].into()),
+            default_resolver: Some("le".to_owned()),
+            ..Settings::default()
+        };
+        let api = Api { pool, auth: auth.clone(), messages, current, settings: Arc::new(settings), strict_locking };
+        let routes = router(api).route("/panics", get(async || -> Response { panic!("a test panics") }));
         let app = finish(routes, Hosts::new(BTreeSet::from(["edge.example.org".to_owned()])));
         (Self { app, editor, reader, _data_dir: data_dir }, auth)
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         request: http::request::Builder,
         body: impl Into<Body>,
@@ -57,14 +69,14 @@ impl World {
         (parts.status, parts.headers, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
-    async fn list(&self) -> Value {
+    pub(super) async fn list(&self) -> Value {
         let request = Request::get("/api/domains").header("authorization", format!("Bearer {}", self.reader));
         let (status, _, body) = self.send(request, "").await;
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
 
-    async fn post(&self, row: &Value) -> (StatusCode, http::HeaderMap, Value) {
+    pub(super) async fn post(&self, row: &Value) -> (StatusCode, http::HeaderMap, Value) {
         let request = Request::post("/api/domains")
             .header("authorization", format!("Bearer {}", self.editor))
             .header("content-type", "application/json")
@@ -127,9 +139,10 @@ async fn a_row_is_inserted_and_listed_and_history_knows_who() {
     let world = World::with(&cluster, &client).await;
     assert_eq!(world.list().await, json!([]));
 
-    let (status, headers, row) =
+    let (status, headers, mut row) =
         world.post(&json!({"domain": "b.test", "backend_host": "10.44.1.7", "backend_port": 80, "notes": null})).await;
     assert_eq!(status, 201, "{row}");
+    assert_eq!(row.as_object_mut().unwrap().remove("change").unwrap()["revision"], 1);
     assert_eq!(headers["location"], format!("/api/domains/{}", row["id"].as_str().unwrap()));
     let typed: charliehub_proto::domain::Domain = serde_json::from_value(row.clone()).unwrap();
     assert_eq!((typed.domain.as_str(), typed.path_prefix.as_str()), ("b.test", "/"));

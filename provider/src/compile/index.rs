@@ -61,7 +61,7 @@ impl<K: Hash + Eq> Index<K> {
     }
 
     /// In the order of the keys.
-    pub(super) fn get(&self, name: &K) -> impl Iterator<Item = &Key> {
+    pub(super) fn get(&self, name: &K) -> impl Iterator<Item = &Key> + use<'_, K> {
         let (one, many) = match self.0.get(name) {
             None => (None, None),
             Some(Keys::One(key)) => (Some(key), None),

@@ -44,6 +44,7 @@ const KEYS: &[&str] = &[
     "serve.insecure",
     "serve.listen",
     "serve.max_wait",
+    "serve.strict_locking",
     "serve.tls_certificate",
     "serve.tls_key",
 ];

@@ -30,6 +30,7 @@ static FILES: &[File] = files! {
     2 "0002_source_of_truth"
     3 "0003_around_it"
     4 "0004_rights"
+    7 "0007_idempotency"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.

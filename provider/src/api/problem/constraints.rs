@@ -74,4 +74,13 @@ pub(crate) const REMEDIES: &[Known] = remedies! {
         "`site` is a short word in lower case; `owner` at most 200 bytes without quotes; `notes` at most 10000; no back-ticks";
     domains_labels_valid labels: "labels are at most 64 words with plain text of at most 1024 bytes each",
         "write {\"team\": \"web\"}, without back-ticks and control characters";
+    fragments_pkey id: "a fragment with this id is there", "leave `id` out";
+    fragments_immutable id: "`id` and `created_at` never change", "delete the fragment and insert another";
+    fragments_name_unique name: "a fragment of this kind and name is there",
+        "change that one with PUT, or give this one another `name`";
+    fragments_name_valid name: "this is not a name of letters, digits, . _ and -, or it begins with charliehub-",
+        "write it as Traefik has it, without a provider: compress-all";
+    fragments_kind_valid kind: "this is no kind of fragment", "use one such as http.middleware, http.service, tls.option";
+    fragments_body_valid body: "a body is an object of at most 262144 bytes", "write that one object of Traefik's, in its JSON";
+    fragments_notes_valid notes: "notes are plain text of at most 10000 bytes", "leave out back-ticks and control characters";
 };

@@ -6,20 +6,20 @@ use super::*;
 use crate::{auth::Role, postgres::tests::cluster::Cluster};
 
 #[tokio::test]
-async fn every_constraint_of_domains_has_its_remedy() {
+async fn every_constraint_has_its_remedy() {
     let (_cluster, client) = Cluster::migrated().await;
     let rows = client
         .query(
-            "SELECT conname::text FROM pg_constraint WHERE conrelid = 'charliehub.domains'::regclass
-             UNION SELECT indexrelid::regclass::text FROM pg_index
-              WHERE indrelid = 'charliehub.domains'::regclass AND indisunique",
+            "WITH t AS (SELECT unnest('{charliehub.domains,charliehub.fragments}'::regclass[]) AS t)
+             SELECT conname::text FROM pg_constraint JOIN t ON conrelid = t
+             UNION SELECT indexrelid::regclass::text FROM pg_index JOIN t ON indrelid = t WHERE indisunique",
             &[],
         )
         .await
         .unwrap();
     let strip = |name: String| name.trim_start_matches("charliehub.").to_owned();
     let mut there: BTreeSet<String> = rows.iter().map(|row| strip(row.get(0))).collect();
-    there.insert("domains_immutable".to_owned()); // a trigger's
+    there.extend(["domains_immutable", "fragments_immutable"].map(str::to_owned)); // a trigger's
     let known: BTreeSet<String> = REMEDIES.iter().map(|known| known.constraint.to_owned()).collect();
     assert_eq!(known.len(), REMEDIES.len(), "each once");
     assert_eq!(known, there);

@@ -1,0 +1,134 @@
+//! `/api/fragments`: raw pieces of Traefik's configuration, checked against its full model before they are kept.
+//!
+//! Below role `admin` a body is not shown: keys and password hashes are in them.
+
+use axum::{
+    Extension,
+    extract::{Path, Request, State},
+    response::{IntoResponse as _, Response},
+};
+use charliehub_proto::traefik::Kind;
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+use tokio_postgres::types::Type;
+
+use super::{
+    Api, Problem,
+    domains::{expected, one},
+    fields::Fields,
+    json,
+    query::Parameters,
+    write::{Op, Order, Step, Target},
+};
+use crate::{
+    auth::{Caller, Role},
+    row::Table,
+};
+
+/// `GET /api/fragments`: all of them, or those of `?kind=`.
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let mut parameters = Parameters::of(request.uri())?;
+    let kind = parameters.take("kind").map(|text| known_kind(&text).map(Kind::name)).transpose()?;
+    parameters.done(&["kind"])?;
+    let client = api.pool.get().await?;
+    let sql = "SELECT to_json(f)::text FROM fragments f WHERE $1::text IS NULL OR kind = $1 ORDER BY kind, name";
+    let rows = client.query_typed(sql, &[(&kind, Type::TEXT)]).await?;
+    let rows = rows.iter().map(|row| Ok(shown(row.try_get(0)?, &caller)));
+    let rows: Vec<Value> = rows.collect::<Result<_, tokio_postgres::Error>>()?;
+    Ok(axum::Json(rows).into_response())
+}
+
+/// `POST /api/fragments`.
+pub(super) async fn insert(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (order, headers) = (Order::of(&request, &caller)?, request.headers().clone());
+    let body = json::body(request, json::LIMIT).await?;
+    let order = order.once(&headers, &caller, &body)?;
+    let op = Op::Insert(Fields::read(Table::Fragments, &body)?);
+    one(&api, &order, Step { table: Table::Fragments, op, expected: None }).await
+}
+
+/// `GET /api/fragments/{kind}/{name}`.
+pub(super) async fn get(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path((kind, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let client = api.pool.get().await?;
+    let sql = "SELECT to_json(f)::text, version FROM fragments f WHERE kind = $1 AND name = $2";
+    let rows = client.query_typed(sql, &[(&kind, Type::TEXT), (&name, Type::TEXT)]).await?;
+    let row = rows.first().ok_or_else(|| {
+        Problem::not_found("there is no fragment of this kind and name").remedy("GET /api/fragments lists them")
+    })?;
+    let version: i64 = row.try_get(1)?;
+    Ok(([(header::ETAG, format!("\"{version}\""))], axum::Json(shown(row.try_get(0)?, &caller))).into_response())
+}
+
+/// `PUT /api/fragments/{kind}/{name}`: replaces a fragment, or makes it. The body is the fragment without these two.
+pub(super) async fn put(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path((kind, name)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (kind, order) = (known_kind(&kind)?, Order::of(&request, &caller)?);
+    let expected = if_match(&api, &request)?;
+    let mut fields: Value = json::read(&json::body(request, json::LIMIT).await?)?;
+    let given = fields.as_object_mut().ok_or_else(|| {
+        Problem::invalid(".", "the body is not an object").remedy("send {\"body\": {...}}, and `enabled`, `notes`")
+    })?;
+    for (field, path) in [("kind", kind.name()), ("name", name.as_str())] {
+        if given.get(field).is_some_and(|value| value != path) {
+            return Err(Problem::invalid(field, format!("`{field}` is not that of the path"))
+                .remedy("leave it out; to rename a fragment make a new one and delete this"));
+        }
+        given.insert(field.to_owned(), path.into());
+    }
+    let op = Op::Put(Target::Named(kind.name().to_owned(), name), Fields::from_value(Table::Fragments, &fields)?);
+    one(&api, &order, Step { table: Table::Fragments, op, expected }).await
+}
+
+/// `DELETE /api/fragments/{kind}/{name}`.
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path((kind, name)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (order, expected) = (Order::of(&request, &caller)?, expected(&api, request.headers())?);
+    let op = Op::Delete(Target::Named(kind, name));
+    one(&api, &order, Step { table: Table::Fragments, op, expected }).await
+}
+
+/// A fragment that is new has no version to name, so `strict_locking` does not ask for one here.
+fn if_match(api: &Api, request: &Request) -> Result<Option<i64>, Problem> {
+    match expected(api, request.headers()) {
+        Err(problem) if problem.body().status == StatusCode::PRECONDITION_REQUIRED => Ok(None),
+        other => other,
+    }
+}
+
+fn known_kind(text: &str) -> Result<Kind, Problem> {
+    text.parse().map_err(|_| {
+        let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        Problem::parameter("kind", "it is no kind of fragment").remedy(format!("use one of {}", kinds.join(", ")))
+    })
+}
+
+/// The fragment as `caller` may see it.
+fn shown(text: &str, caller: &Caller) -> Value {
+    let mut fragment: Value = serde_json::from_str(text).unwrap_or_default();
+    if caller.role != Role::Admin
+        && let Some(body) = fragment.get_mut("body")
+    {
+        *body = json!("shown to role admin only");
+    }
+    fragment
+}

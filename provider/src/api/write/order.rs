@@ -1,0 +1,69 @@
+//! What a request says about its write beside the rows: by whom, why, and how far it goes.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use http::{HeaderMap, HeaderValue};
+
+use super::{Idempotency, IdempotencyKey};
+use crate::{
+    api::{Problem, RequestId, address, query::Parameters},
+    auth::Caller,
+    author::Author,
+    config::duration,
+};
+
+/// How long an answer waits to say what is served.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// How a write is to be done.
+pub(in crate::api) struct Order {
+    pub(super) author: Author,
+    pub(super) dry_run: bool,
+    pub(super) patience: Duration,
+    pub(super) idempotency: Option<Idempotency>,
+}
+
+impl Order {
+    /// Reads `?dry_run=`, `?wait=live`, `?timeout=` and the headers of a request.
+    pub(in crate::api) fn of(request: &Request, caller: &Caller) -> Result<Self, Problem> {
+        let mut parameters = Parameters::of(request.uri())?;
+        let dry_run = parameters.flag("dry_run")?;
+        let live = match parameters.take("wait").as_deref() {
+            None => false,
+            Some("live") => true,
+            Some(_) => return Err(Problem::parameter("wait", "it is not a way to wait").remedy("write wait=live")),
+        };
+        let patience = match parameters.take("timeout") {
+            None if live => Duration::from_secs(10),
+            None => PATIENCE,
+            Some(text) => duration(&text).filter(|patience| *patience <= LONGEST).ok_or_else(|| {
+                Problem::parameter("timeout", "it is not a time of at most 60 s").remedy("write it as 10s")
+            })?,
+        };
+        parameters.done(&["dry_run", "wait", "timeout"])?;
+        let request_id = request.extensions().get::<RequestId>().map(|RequestId(id)| id.clone());
+        let author = Author {
+            actor: caller.name.clone(),
+            source: "api",
+            address: address(request).to_string(),
+            request_id: request_id.unwrap_or_default(),
+            reason: reason(request.headers()),
+        };
+        Ok(Self { author, dry_run, patience, idempotency: None })
+    }
+
+    /// Lets the same request count once, when it has an `Idempotency-Key`. A dry run needs none.
+    pub(in crate::api) fn once(mut self, headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Self, Problem> {
+        let key = IdempotencyKey::read(headers)?;
+        self.idempotency = key.filter(|_| !self.dry_run).map(|key| Idempotency::new(key, caller.id, body));
+        Ok(self)
+    }
+}
+
+/// Why, in the words of the client: `X-Change-Reason`.
+fn reason(headers: &HeaderMap) -> String {
+    let header = headers.get("x-change-reason").map(HeaderValue::as_bytes).unwrap_or_default();
+    String::from_utf8_lossy(header).into_owned()
+}
