@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::OLDEST;
 
-struct File {
+pub(super) struct File {
     version: i32,
     name: &'static str,
     sql: &'static str,
@@ -25,7 +25,7 @@ macro_rules! files {
     };
 }
 
-static FILES: &[File] = files! {
+pub(super) static FILES: &[File] = files! {
     1 "0001_types_and_validators"
     2 "0002_source_of_truth"
     3 "0003_around_it"
