@@ -46,6 +46,8 @@ pub struct Impact {
     pub backend: Vec<String>,
     /// Reachable from the internet from now on.
     pub exposed: Vec<String>,
+    /// Those of them that were kept from it by their tier until now.
+    pub opened: Vec<String>,
     /// Not reachable from the internet, and from more networks than before.
     pub widened: Vec<String>,
     /// No login is asked for any more.

@@ -303,6 +303,8 @@ fn limits(config: &Config) -> Limits {
         max_removed_percent: guard.max_removed_percent.into(),
         max_quarantined: number(guard.max_quarantined),
         max_quarantined_percent: guard.max_quarantined_percent.into(),
+        hold_opening: guard.hold_opening,
+        hold_login_loss: guard.hold_login_loss,
         window: guard.window,
     }
 }

@@ -130,6 +130,10 @@ pub struct Guard {
     pub max_removed_percent: u8,
     pub max_quarantined: u32,
     pub max_quarantined_percent: u8,
+    /// What opens a protected place to the internet waits for an administrator.
+    pub hold_opening: bool,
+    /// What drops the login of a place waits for an administrator.
+    pub hold_login_loss: bool,
     /// Steps within it count together.
     pub window: Duration,
 }
@@ -254,6 +258,8 @@ impl Config {
                 max_removed_percent: settings.percent("guard.max_removed_percent")?.unwrap_or(30),
                 max_quarantined: settings.number("guard.max_quarantined", 0..=u32::MAX)?.unwrap_or(10),
                 max_quarantined_percent: settings.percent("guard.max_quarantined_percent")?.unwrap_or(10),
+                hold_opening: settings.boolean("guard.hold_opening")?.unwrap_or(false),
+                hold_login_loss: settings.boolean("guard.hold_login_loss")?.unwrap_or(false),
                 window: settings.duration("guard.window")?.unwrap_or(Duration::from_mins(10)),
             },
             history: History {

@@ -2,7 +2,8 @@
 //!
 //! Between `compile`, which does what the rows say, and `snapshot`, which Traefik will run. In order: nothing never
 //! replaces something; a fall of more routes than the limit waits for an operator, and so do many small falls within the
-//! window; more newly quarantined rows than their limit wait too; the rest goes through. What is withheld never keeps an
+//! window; more newly quarantined rows than their limit wait too, and where it is asked for also what opens a protected
+//! place or drops a login; the rest goes through. What is withheld never keeps an
 //! open route open: [`tighten`] puts the newest restrictions on top of the rows that run.
 //!
 //! Pure: time is an argument. With nothing running, every configuration that has a route is accepted.
@@ -13,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use charliehub_proto::domain::{AccessTier, Domain};
+use charliehub_proto::{
+    change::Impact,
+    domain::{AccessTier, Domain},
+};
 use ipnet::IpNet;
 
 /// How much may change in one step before an operator has to agree.
@@ -27,6 +31,10 @@ pub struct Limits {
     pub max_quarantined_percent: usize,
     /// Falls within this time count as one.
     pub window: Duration,
+    /// An operator has to agree to what opens a protected place to the internet.
+    pub hold_opening: bool,
+    /// An operator has to agree to what drops the login of a place.
+    pub hold_login_loss: bool,
 }
 
 impl Default for Limits {
@@ -37,6 +45,8 @@ impl Default for Limits {
             max_quarantined: 10,
             max_quarantined_percent: 10,
             window: Duration::from_mins(10),
+            hold_opening: false,
+            hold_login_loss: false,
         }
     }
 }
@@ -64,6 +74,8 @@ pub enum Reason {
     Empty { before: usize },
     Shrink { removed: usize, allowed: usize },
     Quarantine { rows: usize, allowed: usize },
+    Opening { places: usize },
+    LoginLoss { places: usize },
 }
 
 impl Reason {
@@ -73,6 +85,8 @@ impl Reason {
             Self::Empty { .. } => "guard:empty",
             Self::Shrink { .. } => "guard:shrink",
             Self::Quarantine { .. } => "guard:quarantine",
+            Self::Opening { .. } => "guard:opening",
+            Self::LoginLoss { .. } => "guard:login_loss",
         }
     }
 }
@@ -85,6 +99,8 @@ impl fmt::Display for Reason {
             Self::Quarantine { rows, allowed } => {
                 write!(f, "{rows} more rows do not compile, {allowed} may fail at once")
             }
+            Self::Opening { places } => write!(f, "{places} protected places would be open to the internet"),
+            Self::LoginLoss { places } => write!(f, "{places} places would lose their login"),
         }
     }
 }
@@ -113,6 +129,15 @@ pub fn judge(running: Option<Size>, peak: usize, next: Size, limits: &Limits) ->
     Verdict::Accept
 }
 
+/// Judges what a step does to places that are protected now. A new name is not one: it was never closed to anybody.
+pub fn judge_impact(impact: &Impact, limits: &Limits) -> Verdict {
+    match (impact.opened.len(), impact.login_lost.len()) {
+        (places, _) if limits.hold_opening && places > 0 => Verdict::Withhold(Reason::Opening { places }),
+        (_, places) if limits.hold_login_loss && places > 0 => Verdict::Withhold(Reason::LoginLoss { places }),
+        _ => Verdict::Accept,
+    }
+}
+
 /// Remembers what ran within the window, so that many small falls count as one.
 #[derive(Debug)]
 pub struct Guard {
@@ -133,6 +158,10 @@ impl Guard {
         }
         let peak = self.peaks.iter().map(|(_, routes)| *routes).max().unwrap_or(0);
         judge(self.running, peak, next, &self.limits)
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// True when so few rows may go on their own, even while a larger removal is withheld.

@@ -17,9 +17,19 @@ use crate::{
 pub fn impact(before: &Compiler, after: &Compiler) -> Impact {
     let keys: BTreeSet<&Key> = before.routes().chain(after.routes()).map(|(key, _)| key).collect();
     let doors: BTreeSet<Door> = keys.iter().flat_map(|key| [before.doors(key), after.doors(key)]).flatten().collect();
+    let mut impact = at_doors(doors.iter().map(|door| (door, before.answer(door), after.answer(door))));
+    let closed = |compiler: &Compiler, key: &Key| {
+        compiler.route(key).is_some_and(|route| route.state.kind() == StateKind::Closed)
+    };
+    let now_closed = keys.iter().filter(|key| closed(after, key) && !closed(before, key));
+    impact.closed = now_closed.filter_map(|key| after.rows().get(key)).map(|row| row.name()).collect();
+    impact
+}
+
+/// What it does at some doors, each with what its requests met and what they meet now.
+pub fn at_doors<'a>(doors: impl Iterator<Item = (&'a Door, Option<Answer>, Option<Answer>)>) -> Impact {
     let mut impact = Impact::default();
-    for door in doors {
-        let (was, is) = (before.answer(&door), after.answer(&door));
+    for (door, was, is) in doors {
         let mut note = |list: fn(&mut Impact) -> &mut Vec<String>| {
             let list = list(&mut impact);
             // A place behind two entry points is one place for people.
@@ -38,28 +48,25 @@ pub fn impact(before: &Compiler, after: &Compiler) -> Impact {
         let (then, now) = (reach(was.as_ref()), reach(is.as_ref()));
         if now == Reach::Internet && then != Reach::Internet {
             note(|impact| &mut impact.exposed);
+            if was.as_ref().is_some_and(|was| was.protected) {
+                note(|impact| &mut impact.opened);
+            }
         } else if !now.within(&then) && then != Reach::Nobody {
             note(|impact| &mut impact.widened);
         }
-        if was.is_some_and(|was| was.login) && is.is_some_and(|is| !is.login && serves(Some(&is))) {
+        if was.is_some_and(|was| was.login) && is.is_some_and(|is| !is.login && is.state == StateKind::Live) {
             note(|impact| &mut impact.login_lost);
         }
     }
-    let closed = |compiler: &Compiler, key: &Key| {
-        compiler.route(key).is_some_and(|route| route.state.kind() == StateKind::Closed)
-    };
-    let named = |key: &Key| after.rows().get(key).map(|row| row.name());
-    impact.closed =
-        keys.iter().filter(|key| closed(after, key) && !closed(before, key)).filter_map(|key| named(key)).collect();
     impact
 }
 
 /// True when a backend answers.
-fn serves(answer: Option<&Answer<'_>>) -> bool {
-    answer.is_some_and(|answer| answer.route.state.kind() == StateKind::Live)
+fn serves(answer: Option<&Answer>) -> bool {
+    answer.is_some_and(|answer| answer.state == StateKind::Live)
 }
 
-fn reach(answer: Option<&Answer<'_>>) -> Reach {
+fn reach(answer: Option<&Answer>) -> Reach {
     answer.map_or(Reach::Nobody, |answer| answer.reach.clone())
 }
 

@@ -13,14 +13,18 @@ use std::{
     time::Instant,
 };
 
-use charliehub_proto::domain::{Domain, Status};
+use charliehub_proto::{
+    change::Impact,
+    domain::{Domain, Status},
+};
 use uuid::Uuid;
 
 pub use self::restrict::restricted;
 use self::restrict::{Hosts, is_protected};
 use crate::{
     compile::{Compiler, Settings, State},
-    guard::{Guard, Limits, Reason, Size, Verdict},
+    guard::{self, Guard, Limits, Reason, Size, Verdict},
+    impact::{at_doors, impact},
     row::{Key, Row, Rows},
     snapshot::{Current, Snapshot, disk::Good, encode::Draft, encode::Encoded, history::Candidate},
     store::{read::Reading, rows::Fetched, sync::Held},
@@ -184,7 +188,11 @@ impl Publisher {
             // There never was a config: polls are held until there is one.
             return Outcome::Nothing;
         }
-        match self.guard.judge(next, now) {
+        let verdict = match self.guard.judge(next, now) {
+            Verdict::Accept => self.judge_impact(&undo),
+            verdict @ Verdict::Withhold(_) => verdict,
+        };
+        match verdict {
             Verdict::Accept => {
                 if self.withheld.take().is_some() {
                     tracing::info!(revision = held.revision, "the newest revision is withheld no longer");
@@ -196,6 +204,34 @@ impl Publisher {
                 self.serve_withheld(held, reason)
             }
         }
+    }
+
+    /// Judges what the newest rows do to the protected places of those that run; `undo` is the way back to these, where
+    /// nothing is withheld.
+    fn judge_impact(&mut self, undo: &[Change]) -> Verdict {
+        let limits = *self.guard.limits();
+        let asked = limits.hold_opening || limits.hold_login_loss;
+        if !asked || self.current.load().is_none() {
+            return Verdict::Accept;
+        }
+        let base = self.withheld.as_ref().map(|withheld| &withheld.base);
+        let impact = match base.or(self.start.as_ref().map(|(_, rows)| rows)).cloned() {
+            Some(base) => impact(&self.compile(base), &self.newest),
+            None => self.impact_of(undo),
+        };
+        guard::judge_impact(&impact, &limits)
+    }
+
+    /// What the last step did, at the places of the rows that it changed: a step back, and forth again.
+    fn impact_of(&mut self, undo: &[Change]) -> Impact {
+        let doors =
+            |compiler: &Compiler| -> BTreeSet<_> { undo.iter().flat_map(|(key, _)| compiler.doors(key)).collect() };
+        let mut all = doors(&self.newest);
+        let redo = self.newest.apply(undo.iter().rev().cloned().collect());
+        all.extend(doors(&self.newest));
+        let was: Vec<_> = all.iter().map(|door| self.newest.answer(door)).collect();
+        self.newest.apply(redo.into_iter().rev().collect());
+        at_doors(all.iter().zip(was).map(|(door, was)| (door, was, self.newest.answer(door))))
     }
 
     fn serve_newest(&mut self, held: Held, now: Instant) -> Served {

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use charliehub_proto::domain::{Domain, Protocol, ServiceType};
+use charliehub_proto::domain::{AccessTier, Domain, Protocol, ServiceType};
 use ipnet::IpNet;
 
 use super::{
-    Compiler, Route,
+    Compiler, StateKind,
     access::{Access, access, internal},
     place::Spot,
     rule::Host,
@@ -50,11 +50,13 @@ impl Reach {
 }
 
 /// What requests at a door meet.
-#[derive(Debug)]
-pub struct Answer<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
     pub key: Key,
-    pub route: &'a Route,
+    pub state: StateKind,
     pub reach: Reach,
+    /// Its tier is not for everybody, whether it compiles or not.
+    pub protected: bool,
     /// A login is asked for.
     pub login: bool,
     /// Where it leads, in the row's words.
@@ -76,7 +78,7 @@ impl Compiler {
     }
 
     /// What the requests at a door meet; `None`: no row's router takes them.
-    pub fn answer(&self, door: &Door) -> Option<Answer<'_>> {
+    pub fn answer(&self, door: &Door) -> Option<Answer> {
         let exact = Arc::clone(door.host.shared());
         let wildcard = exact.split_once('.').map(|(_, parent)| Arc::from(format!("*.{parent}")));
         let hosts = [Some(exact), wildcard.filter(|_| door.host.wildcard().is_none())];
@@ -91,15 +93,17 @@ impl Compiler {
             Some(Row::Domain(row)) => Some(row),
             Some(Row::Fragment(_) | Row::Bad(_)) | None => None,
         };
-        let open = matches!(output.route.state, super::State::Live | super::State::Maintenance);
+        let state = output.route.state.kind();
+        let open = matches!(state, StateKind::Live | StateKind::Maintenance);
         let reach = match row.filter(|_| open).map(|row| access(row, &self.settings)) {
             Some(Ok(Access::Everybody)) => Reach::Internet,
             Some(Ok(Access::Internal)) => Reach::Networks(internal(&self.settings)),
             Some(Ok(Access::Listed(networks))) => Reach::Networks(networks),
             Some(Err(_)) | None => Reach::Nobody,
         };
+        let protected = row.is_none_or(|row| row.access_tier != AccessTier::Public);
         let login = output.shared.contains(&Shared::Authelia);
-        Some(Answer { key: *key, route: &output.route, reach, login, backend: row.map_or_else(String::new, backend) })
+        Some(Answer { key: *key, state, reach, protected, login, backend: row.map_or_else(String::new, backend) })
     }
 }
 

@@ -30,6 +30,8 @@ const KEYS: &[&str] = &[
     "database.run_as",
     "database.url",
     "database.url_file",
+    "guard.hold_login_loss",
+    "guard.hold_opening",
     "guard.max_quarantined",
     "guard.max_quarantined_percent",
     "guard.max_removed",

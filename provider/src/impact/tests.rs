@@ -86,13 +86,13 @@ fn the_blast_radius_of_a_change_is_told_by_places() {
             "opened",
             vec![(1, "a.test", internal())],
             vec![(1, "a.test", open())],
-            Impact { exposed: names(&["a.test"]), ..Impact::default() },
+            Impact { exposed: names(&["a.test"]), opened: names(&["a.test"]), ..Impact::default() },
         ),
         (
             "a protected path gone, and its neighbour takes the requests",
             vec![(1, "a.test", open()), (2, "a.test", admin(internal()))],
             vec![(1, "a.test", open())],
-            Impact { exposed: names(&["a.test/admin"]), ..Impact::default() },
+            Impact { exposed: names(&["a.test/admin"]), opened: names(&["a.test/admin"]), ..Impact::default() },
         ),
         (
             "no login",

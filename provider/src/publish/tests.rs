@@ -382,6 +382,49 @@ fn many_rows_that_break_wait_and_leave_something_behind() {
     assert_eq!(edge.routers(), 7, "small removals do not wait for rows that break");
 }
 
+#[test]
+fn what_opens_a_protected_place_waits_where_that_is_asked_for() {
+    let mut edge = Edge::with(Limits { hold_opening: true, hold_login_loss: true, ..limits() });
+    let admin = |columns: Value| {
+        let mut all = json!({"path_prefix": "/admin"});
+        all.as_object_mut().unwrap().extend(columns.as_object().unwrap().clone());
+        row(7, "h1.test", &all)
+    };
+    edge.commit((0..5).map(public).chain([admin(json!({"access_tier": "internal"}))]));
+    edge.commit([row(3, "h3.test", &json!({"auth_required": true})), public(8)]);
+    assert_eq!(edge.told(), (2, None), "new names and more protection are let through");
+
+    edge.commit([admin(json!({}))]);
+    assert_eq!(edge.publisher.reason(), Some(Reason::Opening { places: 1 }));
+    edge.commit([public(9)]);
+    assert_eq!((edge.told(), edge.publisher.reason()), ((2, Some(4)), Some(Reason::Opening { places: 1 })));
+    assert!(edge.guards("h1.test/admin").unwrap().networks.is_some());
+    edge.commit([gone(7)]);
+    assert_eq!(edge.publisher.reason(), Some(Reason::Opening { places: 1 }), "a neighbour would answer for it");
+    edge.commit([admin(json!({"access_tier": "internal"}))]);
+    assert_eq!((edge.told(), edge.publisher.reason()), ((6, None), None), "it is as it was");
+
+    edge.commit([public(3)]);
+    assert_eq!(edge.publisher.reason(), Some(Reason::LoginLoss { places: 1 }));
+    assert!(matches!(edge.approve(7), Outcome::Served(_)));
+    assert_eq!((edge.told(), edge.guards("h3.test")), ((7, None), OPEN));
+}
+
+#[test]
+fn what_opens_a_protected_place_waits_also_over_a_start() {
+    let guarded = || Limits { hold_opening: true, ..limits() };
+    let mut before = Edge::with(guarded());
+    before.commit((1..5).map(public).chain([row(0, "h0.test", &json!({"access_tier": "internal"}))]));
+    let good = left_behind(&before);
+    let mut edge = Edge::with(guarded());
+    (edge.rows, edge.history) = (good.rows.clone(), vec![good.rows.clone()]);
+    edge.publisher.resume(good);
+    edge.rows.extend([public(0)].into_iter().map(|(key, row)| (key, Arc::new(row.unwrap()))));
+    edge.history.push(edge.rows.clone());
+    assert!(matches!(edge.read_all(), Outcome::Withheld { .. }));
+    assert!(edge.guards("h0.test").unwrap().networks.is_some());
+}
+
 /// A step of somebody's database.
 #[derive(Clone, Debug)]
 enum Step {
@@ -456,8 +499,10 @@ proptest! {
     #[test]
     fn there_is_always_a_route_and_none_is_more_open_than_the_newest_rows(
         steps in proptest::collection::vec(step(), 1..20),
+        hold in any::<bool>(),
     ) {
-        let mut edge = Edge::with(Limits { max_removed: 1, max_removed_percent: 20, ..Limits::default() });
+        let limits = Limits { max_removed: 1, max_removed_percent: 20, hold_opening: hold, hold_login_loss: hold, ..limits() };
+        let mut edge = Edge::with(limits);
         let mut shapes: BTreeMap<u128, Shape> = BTreeMap::new();
         for step in steps {
             match step {
