@@ -1,21 +1,26 @@
 //! Reads a body of JSON so that every mistake is named with its line, column and path, and no key counts twice.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use axum::{
     body::Bytes,
     extract::{FromRequest as _, Request},
 };
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor},
 };
 
+use tokio::time::timeout;
+
 use super::Problem;
 
 /// The largest body of one row.
 pub(super) const LIMIT: usize = 1 << 20;
+
+/// How long a body may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The whole body, when it says that it is JSON and is not too large.
 pub(super) async fn body(mut request: Request, limit: usize) -> Result<Bytes, Problem> {
@@ -27,15 +32,29 @@ pub(super) async fn body(mut request: Request, limit: usize) -> Result<Bytes, Pr
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is not JSON", detail)
             .remedy("send `Content-Type: application/json`"));
     }
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: usize| length > limit) {
+        return Err(too_large(limit));
+    }
     axum::extract::DefaultBodyLimit::max(limit).apply(&mut request);
-    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let detail = format!("the body is larger than {limit} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
-                .remedy("send fewer or smaller rows in each request")
-        }
+    let read = timeout(PATIENCE, Bytes::from_request(request, &())).await.map_err(|_| {
+        let detail = format!("the body did not come within {} s", PATIENCE.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "The body came too slowly", detail)
+            .remedy("send it at once")
+            .header(header::CONNECTION, HeaderValue::from_static("close"))
+    })?;
+    read.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(limit),
         _ => Problem::bad_request("the body ended early"),
     })
+}
+
+/// What was not read of it would be taken for the next request.
+fn too_large(limit: usize) -> Problem {
+    let detail = format!("the body is larger than {limit} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+        .remedy("send fewer or smaller rows in each request")
+        .header(header::CONNECTION, HeaderValue::from_static("close"))
 }
 
 /// Reads `bytes` as a `T`.
@@ -46,7 +65,7 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let problem = Problem::invalid(&path, format!("`{path}`: {}", error.inner()));
-        problem.remedy("send it in the form that GET /api/domains shows")
+        problem.remedy("send it in the form of /api/openapi.json")
     })
 }
 

@@ -58,7 +58,7 @@ impl Problem {
         let (field, rest) = reason.split_once(": ").unwrap_or(("domain", reason));
         match rest.rsplit_once("; ") {
             Some((detail, remedy)) => Self::invalid(field, detail).remedy(remedy),
-            None => Self::invalid(field, rest),
+            None => Self::invalid(field, rest).remedy("correct it there"),
         }
     }
 
@@ -201,7 +201,7 @@ fn refused(error: &postgres::Error, db: &tokio_postgres::error::DbError) -> Prob
         (code, _) if code.starts_with("22") => {
             tracing::info!(%error, "a value was refused by its type");
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", INVALID, "a value is not of its field's type")
-                .remedy("send each field in the form that GET /api/domains shows")
+                .remedy("send each field in the form of /api/openapi.json")
         }
         ("55P03", _) => Problem::unavailable(2, "another session holds the revision lock"),
         ("40001" | "40P01", _) => {
