@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "the table is the product")]
 
+mod api;
 mod edge;
 mod keepalive;
 mod live;
@@ -33,6 +34,8 @@ enum Name {
     Memory,
     /// 10,000 rows: start, and one changed row
     Rows,
+    /// Writes and lists by HTTP, beside the same INSERT by pgbench
+    Api,
 }
 
 /// Runs the benches named, or all of them.
@@ -83,5 +86,6 @@ async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Serve => serve::run(options).await,
         Name::Memory => memory::run().await,
         Name::Rows => rows::run(options).await,
+        Name::Api => api::run(options).await,
     }
 }

@@ -41,6 +41,15 @@ impl Setup {
         &self.token
     }
 
+    pub(crate) fn admin_token(&self) -> String {
+        self.provider.admin_token()
+    }
+
+    /// Returns once the newest revision is served.
+    pub(crate) async fn served(&self) {
+        self.provider.until_serves(self.postgres.revision().await, secs(60)).await;
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.provider.pid()
     }
