@@ -13,8 +13,9 @@ use crate::{
     config::duration,
 };
 
-/// How long an answer waits to say what is served.
+/// How long an answer waits to say what is served; with `wait=live`.
 const PATIENCE: Duration = Duration::from_secs(1);
+const LIVE: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_mins(1);
 
 /// How a write is to be done.
@@ -26,18 +27,21 @@ pub(in crate::api) struct Order {
 }
 
 impl Order {
-    /// Reads `?dry_run=`, `?wait=live`, `?timeout=` and the headers of a request.
+    /// Reads `?dry_run=`, `?wait=live|commit`, `?timeout=` and the headers of a request.
     pub(in crate::api) fn of(request: &Request, caller: &Caller) -> Result<Self, Problem> {
         let mut parameters = Parameters::of(request.uri())?;
         let dry_run = parameters.flag("dry_run")?;
-        let live = match parameters.take("wait").as_deref() {
-            None => false,
-            Some("live") => true,
-            Some(_) => return Err(Problem::parameter("wait", "it is not a way to wait").remedy("write wait=live")),
+        let patience = match parameters.take("wait").as_deref() {
+            None => PATIENCE,
+            Some("commit") => Duration::ZERO,
+            Some("live") => LIVE,
+            Some(_) => {
+                let problem = Problem::parameter("wait", "it is not a way to wait");
+                return Err(problem.remedy("write wait=live, or wait=commit for an answer as soon as it is written"));
+            }
         };
         let patience = match parameters.take("timeout") {
-            None if live => Duration::from_secs(10),
-            None => PATIENCE,
+            None => patience,
             Some(text) => duration(&text).filter(|patience| *patience <= LONGEST).ok_or_else(|| {
                 Problem::parameter("timeout", "it is not a time of at most 60 s").remedy("write it as 10s")
             })?,

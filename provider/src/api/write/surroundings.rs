@@ -13,7 +13,10 @@ use charliehub_proto::{
     fragment::Fragment,
     traefik::{self, Kind},
 };
-use tokio_postgres::{Transaction, types::Type};
+use tokio_postgres::{
+    Transaction,
+    types::{ToSql, Type},
+};
 
 use super::Touched;
 use crate::{
@@ -108,13 +111,14 @@ fn taken_over(before: &Compiler, after: &Compiler, touched: &Touched) -> Vec<Str
 /// What has to be known, as it is after the steps.
 async fn surroundings(transaction: &Transaction<'_>, touched: &Touched) -> Result<Rows, tokio_postgres::Error> {
     let all = format!("SELECT {} FROM fragments t", select(Table::Fragments));
-    let found = transaction.query_typed(&all, &[]).await?;
-    let mut rows = by_key(found.iter().filter_map(|row| decode(Table::Fragments, row, 0)));
     let list = select(Table::Domains);
     let hosts = hosts(touched);
     let of_hosts = format!("SELECT {list} FROM domains t WHERE t.domain = ANY($1)");
-    let found = transaction.query_typed(&of_hosts, &[(&hosts, Type::TEXT_ARRAY)]).await?;
-    rows.extend(by_key(found.iter().filter_map(|row| decode(Table::Domains, row, 0))));
+    let hosts = [(&hosts as &(dyn ToSql + Sync), Type::TEXT_ARRAY)];
+    let (fragments, domains) =
+        tokio::try_join!(transaction.query_typed(&all, &[]), transaction.query_typed(&of_hosts, &hosts))?;
+    let mut rows = by_key(fragments.iter().filter_map(|row| decode(Table::Fragments, row, 0)));
+    rows.extend(by_key(domains.iter().filter_map(|row| decode(Table::Domains, row, 0))));
     let fragments = touched.before.keys().chain(touched.after.keys()).any(|key| key.table == Table::Fragments);
     if fragments {
         // A row is named by what begins with its domain.
