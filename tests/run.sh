@@ -21,7 +21,7 @@ main() {
   cd "$repo"
   have cargo || fail "Rust is missing: install it with rustup, then run this again"
   TRAEFIK=$(deploy/install-tools.sh cc curl faketime ip iptables jq mosquitto mosquitto-clients nginx openssl pgbouncer \
-    postgres shellcheck wrk traefik nextest deny)
+    postgres schemathesis shellcheck wrk traefik nextest deny)
   export TRAEFIK CARGO_TERM_PROGRESS_WHEN=never
 
   step 'formatting' cargo fmt --all --check

@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::{domain::Domain, fragment::Fragment};
+
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeState {
     /// Traefik is given it from now on.
@@ -21,6 +24,7 @@ pub enum ChangeState {
 
 /// What a write did, or would do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     pub state: ChangeState,
     /// The revision that the write made; none for a dry run, or where nothing changed.
@@ -35,8 +39,35 @@ pub struct Change {
     pub warnings: Vec<String>,
 }
 
+/// The answer to a write of a row: as it is now (as it was, where it is gone), and what that did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WrittenDomain {
+    #[serde(flatten)]
+    pub domain: Domain,
+    pub change: Change,
+}
+
+/// The answer to a write of a fragment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WrittenFragment {
+    #[serde(flatten)]
+    pub fragment: Fragment,
+    pub change: Change,
+}
+
+/// The answer to a batch: the row of each item, in their order, and what all of them did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WrittenBatch {
+    pub items: Vec<Domain>,
+    pub change: Change,
+}
+
 /// The blast radius, as names of places: a host and its path; tcp: host, `-` and entry point.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Impact {
     /// Answered by a backend until now, and not any more.
     pub off: Vec<String>,
@@ -64,6 +95,7 @@ impl Impact {
 
 /// One object of Traefik's configuration that is different.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Difference {
     /// Its section: `http.routers`.
     pub section: String,

@@ -15,6 +15,7 @@ macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal),+ $(,)? } default $default:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(rename_all = "snake_case")]
         pub enum $name { $($(#[$vdoc])* $variant),+ }
 
@@ -74,6 +75,7 @@ DnsMode { External = "external", Static = "static", Ddns = "ddns" } default Exte
 
 /// One of several servers of a domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
     pub host: String,
@@ -88,6 +90,7 @@ pub struct Backend {
 
 /// Requests a client may send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Requests per `period`.
@@ -101,6 +104,7 @@ pub struct RateLimit {
 
 /// How Traefik finds out that a server is well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     pub path: String,
@@ -116,6 +120,7 @@ pub struct HealthCheck {
 
 /// The cookie that keeps a client on one server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Sticky {
     pub cookie: String,
@@ -130,6 +135,7 @@ pub struct Sticky {
 
 /// A row of `charliehub.domains`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Domain {
     pub id: Uuid,
     /// `a.example.org`, or `*.example.org` for exactly one label more.
@@ -148,6 +154,7 @@ pub struct Domain {
     pub backends: Vec<Backend>,
     pub tcp_entrypoint: Option<String>,
     pub auth_required: bool,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub ip_allowlist: Vec<IpNet>,
     pub middlewares: Vec<String>,
     pub service_ref: Option<String>,

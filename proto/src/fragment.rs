@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 /// A row of `charliehub.fragments`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fragment {
     pub id: Uuid,
     /// `http.middleware`, `tls.option` and so on: the section of Traefik's configuration that it belongs to.

@@ -7,6 +7,7 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// What was wrong, where, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// Stable, for programs: `urn:charliehub:problem:` and a word.
     #[serde(rename = "type")]
@@ -25,11 +26,13 @@ pub struct Problem {
     pub remedy: Option<String>,
     /// Which of several items were refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(no_recursion))]
     pub items: Vec<Item>,
 }
 
 /// An item of a batch that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RefusedItem))]
 pub struct Item {
     /// Its place in the request, from 0.
     pub index: usize,

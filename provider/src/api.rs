@@ -10,6 +10,7 @@ mod fields;
 mod fragments;
 mod json;
 pub mod maintenance;
+pub mod openapi;
 pub mod problem;
 mod query;
 mod write;
@@ -25,12 +26,13 @@ use axum::{
     extract::{MatchedPath, Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::get,
 };
 use charliehub_proto::problem::MEDIA_TYPE;
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tracing::Instrument as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 pub use self::{maintenance::Messages, problem::Problem};
@@ -69,17 +71,21 @@ pub struct RequestId(pub String);
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The operations of `/api`, each with its description.
+fn described() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(domains::list, domains::insert))
+        .routes(routes!(domains::batch))
+        .routes(routes!(domains::get, domains::replace, domains::patch, domains::delete))
+        .routes(routes!(fragments::list, fragments::insert))
+        .routes(routes!(fragments::get, fragments::put, fragments::delete))
+        .routes(routes!(openapi::show))
+}
+
 /// The routes of `/api` and `/maintenance`. Not complete without [`finish`].
 pub fn router(api: Api) -> Router {
-    Router::new()
-        .route("/api/domains", get(domains::list).post(domains::insert))
-        .route("/api/domains/batch", post(domains::batch))
-        .route(
-            "/api/domains/{id}",
-            get(domains::get).put(domains::replace).patch(domains::patch).delete(domains::delete),
-        )
-        .route("/api/fragments", get(fragments::list).post(fragments::insert))
-        .route("/api/fragments/{kind}/{name}", get(fragments::get).put(fragments::put).delete(fragments::delete))
+    let (routes, _) = described().split_for_parts();
+    routes
         .route_layer(middleware::from_fn_with_state(api.clone(), admit))
         .route("/maintenance/{id}", get(maintenance::page))
         .route_layer(middleware::from_fn(name_route))

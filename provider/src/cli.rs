@@ -87,6 +87,8 @@ enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Print the description of the API, as OpenAPI 3.1
+    Openapi,
     /// List the changes that wait for a decision
     Withheld,
     /// Let a withheld change go live
@@ -145,6 +147,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Export(_)
         | Command::Psql { .. }
         | Command::Token(_)
+        | Command::Openapi
         | Command::Withheld
         | Command::Approve { .. }
         | Command::Discard { .. } => {
@@ -178,12 +181,17 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Export(export) => export::run(&config, &export).await,
             Command::Psql { args } => return psql::run(&config, &args).await,
             Command::Token(command) => token::run(&config, command).await,
+            Command::Openapi => openapi(),
             Command::Withheld => decide::withheld(&config).await,
             Command::Approve { revision } => decide::run(&config, revision, decide::Decision::Approve).await,
             Command::Discard { revision } => decide::run(&config, revision, decide::Decision::Discard).await,
         };
         done.map(|()| ExitCode::SUCCESS)
     })
+}
+
+fn openapi() -> anyhow::Result<()> {
+    Ok(output::print(&format!("{}\n", crate::api::openapi::description().to_pretty_json()?))?)
 }
 
 /// Logs go to stderr. A command that ends at once only says what is wrong.

@@ -11,21 +11,28 @@ use axum::{
     extract::{Path, Request, State},
     response::{IntoResponse as _, Response},
 };
-use charliehub_proto::change::{Change, ChangeState};
+use charliehub_proto::{
+    change::{Change, ChangeState, WrittenDomain},
+    domain::Domain,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-pub(super) use self::{batch::batch, list::list};
+pub(super) use self::{
+    batch::{__path_batch, batch},
+    list::{__path_list, list},
+};
 use super::{
     Api, Problem,
-    fields::Fields,
+    fields::{Fields, OfDomain},
     json,
-    write::{Applied, Op, Order, Step, Target, Written, write},
+    write::{Applied, Op, Order, Step, Target, Writing, Written, write},
 };
 use crate::{auth::Caller, row::Table};
 
 /// `GET /api/domains/{id}`: one row; its version is its `ETag`.
+#[utoipa::path(get, operation_id = "get_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path)), responses((status = 200, body = Domain, description = "The row"), Problem))]
 pub(super) async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = row_id(&id)?;
     let client = api.pool.get().await?;
@@ -38,6 +45,8 @@ pub(super) async fn get(State(api): State<Api>, Path(id): Path<String>) -> Resul
 }
 
 /// `POST /api/domains`: inserts one row; 201, its place, the row as it is then, and what that did.
+#[utoipa::path(post, operation_id = "insert_domain", path = "/api/domains", tag = "domains", params(Writing, ("Idempotency-Key" = Option<String>, Header)), request_body = OfDomain,
+    responses((status = 201, body = WrittenDomain, description = "The new row, and what the write did"), (status = 200, body = WrittenDomain, description = "A dry run"), Problem))]
 pub(super) async fn insert(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -51,6 +60,8 @@ pub(super) async fn insert(
 }
 
 /// `PUT /api/domains/{id}`: replaces a row; what is not given gets its default.
+#[utoipa::path(put, operation_id = "replace_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header)), request_body = OfDomain,
+    responses((status = 200, body = WrittenDomain, description = "The row, and what the write did"), Problem))]
 pub(super) async fn replace(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -65,6 +76,8 @@ pub(super) async fn replace(
 }
 
 /// `PATCH /api/domains/{id}`: changes the given fields, by RFC 7396.
+#[utoipa::path(patch, operation_id = "change_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header)), request_body = OfDomain,
+    responses((status = 200, body = WrittenDomain, description = "The row, and what the write did"), Problem))]
 pub(super) async fn patch(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -78,6 +91,8 @@ pub(super) async fn patch(
 }
 
 /// `DELETE /api/domains/{id}`: removes a row, and shows it a last time.
+#[utoipa::path(delete, operation_id = "delete_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header)),
+    responses((status = 200, body = WrittenDomain, description = "The row, and what the write did"), Problem))]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,

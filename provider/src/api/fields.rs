@@ -8,32 +8,43 @@ use charliehub_proto::domain::{
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{Problem, json};
 use crate::row::Table;
 
 /// Declares the fields that may be written: their names as columns, and their types. `null` is SQL's NULL.
 macro_rules! fields {
-    ($list:ident, $types:ident: $($name:ident: $type:ty),* $(,)?) => {
+    ($list:ident, $types:ident as $schema:ident: $($(#[$said:meta])* $name:ident: $type:ty),* $(,)?) => {
         const $list: &[&str] = &[$(stringify!($name)),*];
 
-        /// Only read to find what has the wrong type: the row is written from the JSON itself.
-        #[derive(Deserialize)]
-        struct $types { $(#[serde(default)] #[expect(dead_code, reason = "its type is checked")] $name: Option<$type>),* }
+        /// What may be written. Only read to find what has the wrong type: the row is written from the JSON itself.
+        #[derive(Deserialize, ToSchema)]
+        #[schema(as = $schema)]
+        #[expect(dead_code, reason = "the types are checked")]
+        pub(super) struct $types { $($(#[$said])* #[serde(default)] $name: Option<$type>),* }
     };
 }
 
-fields! { DOMAIN, OfDomain:
-    domain: String, path_prefix: String, protocol: Protocol, service_type: ServiceType, environment: Environment,
+fields! { DOMAIN, OfDomain as NewDomain:
+    #[schema(example = "app.example.org", max_length = 253)]
+    domain: String,
+    #[schema(example = "/admin", pattern = "^/", max_length = 1024)]
+    path_prefix: String, protocol: Protocol, service_type: ServiceType, environment: Environment,
     status: Status, access_tier: AccessTier, tls_mode: TlsMode, cert_resolver: String, backend_scheme: String,
-    backend_host: String, backend_port: i32, backends: Vec<Backend>, service_ref: String, redirect_to: String,
+    #[schema(example = "10.44.1.7", max_length = 253)]
+    backend_host: String,
+    #[schema(minimum = 1, maximum = 65_535)]
+    backend_port: i32, backends: Vec<Backend>, service_ref: String, redirect_to: String,
     redirect_permanent: bool, redirect_keep_path: bool, maintenance_message: String, tcp_entrypoint: String,
     auth_required: bool, ip_allowlist: Vec<String>, middlewares: Vec<String>, rate_limit: RateLimit,
-    health_check: HealthCheck, sticky: Sticky, priority: i32, dns_mode: DnsMode, site: String, owner: String,
+    health_check: HealthCheck, sticky: Sticky,
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    priority: i32, dns_mode: DnsMode, site: String, owner: String,
     notes: String, labels: BTreeMap<String, String>,
 }
 
-fields! { FRAGMENT, OfFragment:
+fields! { FRAGMENT, OfFragment as NewFragment:
     kind: String, name: String, body: Map<String, Value>, enabled: bool, notes: String,
 }
 

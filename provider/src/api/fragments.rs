@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, Request, State},
     response::{IntoResponse as _, Response},
 };
-use charliehub_proto::traefik::Kind;
+use charliehub_proto::{change::WrittenFragment, fragment::Fragment, traefik::Kind};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 use tokio_postgres::types::Type;
@@ -15,10 +15,10 @@ use tokio_postgres::types::Type;
 use super::{
     Api, Problem,
     domains::{expected, one},
-    fields::Fields,
+    fields::{Fields, OfFragment},
     json,
     query::Parameters,
-    write::{Op, Order, Step, Target},
+    write::{Op, Order, Step, Target, Writing},
 };
 use crate::{
     auth::{Caller, Role},
@@ -26,6 +26,7 @@ use crate::{
 };
 
 /// `GET /api/fragments`: all of them, or those of `?kind=`.
+#[utoipa::path(get, operation_id = "list_fragments", path = "/api/fragments", tag = "fragments", params(("kind" = Option<String>, Query)), responses((status = 200, body = Vec<Fragment>, description = "The fragments"), Problem))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -43,6 +44,8 @@ pub(super) async fn list(
 }
 
 /// `POST /api/fragments`.
+#[utoipa::path(post, operation_id = "insert_fragment", path = "/api/fragments", tag = "fragments", params(Writing, ("Idempotency-Key" = Option<String>, Header)), request_body = OfFragment,
+    responses((status = 201, body = WrittenFragment, description = "The new fragment, and what the write did"), (status = 200, body = WrittenFragment, description = "A dry run"), Problem))]
 pub(super) async fn insert(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -56,6 +59,7 @@ pub(super) async fn insert(
 }
 
 /// `GET /api/fragments/{kind}/{name}`.
+#[utoipa::path(get, operation_id = "get_fragment", path = "/api/fragments/{kind}/{name}", tag = "fragments", params(("kind" = String, Path), ("name" = String, Path)), responses((status = 200, body = Fragment, description = "The fragment"), Problem))]
 pub(super) async fn get(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -72,6 +76,8 @@ pub(super) async fn get(
 }
 
 /// `PUT /api/fragments/{kind}/{name}`: replaces a fragment, or makes it. The body is the fragment without these two.
+#[utoipa::path(put, operation_id = "put_fragment", path = "/api/fragments/{kind}/{name}", tag = "fragments", params(("kind" = String, Path), ("name" = String, Path), Writing, ("If-Match" = Option<String>, Header)), request_body = OfFragment,
+    responses((status = 200, body = WrittenFragment, description = "The fragment, and what the write did"), (status = 201, body = WrittenFragment, description = "The new fragment, and what the write did"), Problem))]
 pub(super) async fn put(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -96,6 +102,8 @@ pub(super) async fn put(
 }
 
 /// `DELETE /api/fragments/{kind}/{name}`.
+#[utoipa::path(delete, operation_id = "delete_fragment", path = "/api/fragments/{kind}/{name}", tag = "fragments", params(("kind" = String, Path), ("name" = String, Path), Writing, ("If-Match" = Option<String>, Header)),
+    responses((status = 200, body = WrittenFragment, description = "The fragment, and what the write did"), Problem))]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,

@@ -5,12 +5,18 @@
 
 mod constraints;
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     response::{IntoResponse, Response},
 };
 use charliehub_proto::problem::{Item, MEDIA_TYPE, Problem as Body};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use utoipa::{
+    IntoResponses,
+    openapi::{self, RefOr},
+};
 
 pub(crate) use self::constraints::REMEDIES;
 use crate::{auth::Refusal, postgres};
@@ -133,6 +139,35 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(name, value);
         }
         response
+    }
+}
+
+/// Every operation can be refused in these ways, for the description.
+impl IntoResponses for Problem {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        const WAYS: &[(u16, &str)] = &[
+            (400, "The request cannot be read"),
+            (401, "A token is needed"),
+            (403, "The token may not do this"),
+            (404, "There is no such thing"),
+            (405, "The method is not for this path"),
+            (408, "The body came too slowly"),
+            (409, "It is there already, or others need it as it is"),
+            (412, "The row was changed meanwhile"),
+            (413, "The body is too large"),
+            (415, "The body is not JSON"),
+            (421, "This host is not served here"),
+            (422, "A field is not valid"),
+            (428, "The version is missing"),
+            (429, "Too many requests"),
+            (503, "It cannot be done now"),
+        ];
+        let content = openapi::ContentBuilder::new().schema(Some(openapi::Ref::from_schema_name("Problem"))).build();
+        let way = |(status, title): &(u16, &str)| {
+            let response = openapi::ResponseBuilder::new().description(*title).content(MEDIA_TYPE, content.clone());
+            (status.to_string(), RefOr::T(response.build()))
+        };
+        WAYS.iter().map(way).collect()
     }
 }
 

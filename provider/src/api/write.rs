@@ -27,7 +27,7 @@ use self::{
 };
 pub(super) use self::{
     idempotency::{Idempotency, Key as IdempotencyKey},
-    order::Order,
+    order::{Order, Writing},
     step::{Applied, Op, Step, Target},
 };
 use super::{Api, Problem};

@@ -5,17 +5,19 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
+use charliehub_proto::change::WrittenBatch;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Api, Problem, answer_headers, unseen};
 use crate::{
     api::{
-        fields::Fields,
+        fields::{Fields, OfDomain},
         json,
-        write::{Op, Order, Step, Target, write},
+        write::{Op, Order, Step, Target, Writing, write},
     },
     auth::Caller,
     row::Table,
@@ -26,13 +28,30 @@ const MOST: usize = 1000;
 const LIMIT: usize = 8 << 20;
 
 /// One change, as it is sent.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BatchItem)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum Item {
-    Create { domain: Value },
-    Replace { id: Uuid, version: Option<i64>, domain: Value },
-    Patch { id: Uuid, version: Option<i64>, domain: Map<String, Value> },
-    Delete { id: Uuid, version: Option<i64> },
+    Create {
+        #[schema(value_type = OfDomain)]
+        domain: Value,
+    },
+    Replace {
+        id: Uuid,
+        version: Option<i64>,
+        #[schema(value_type = OfDomain)]
+        domain: Value,
+    },
+    Patch {
+        id: Uuid,
+        version: Option<i64>,
+        #[schema(value_type = OfDomain)]
+        domain: Map<String, Value>,
+    },
+    Delete {
+        id: Uuid,
+        version: Option<i64>,
+    },
 }
 
 impl Item {
@@ -52,7 +71,9 @@ impl Item {
     }
 }
 
-/// Answers with the row of each item, in their order, and with what all of them did.
+/// `POST /api/domains/batch`: answers with the row of each item, in their order, and with what all of them did.
+#[utoipa::path(post, operation_id = "batch_domains", path = "/api/domains/batch", tag = "domains", params(Writing, ("Idempotency-Key" = Option<String>, Header)),
+    request_body = Vec<Item>, responses((status = 200, body = WrittenBatch, description = "The rows, and what the writes did"), Problem))]
 pub(in crate::api) async fn batch(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,

@@ -12,10 +12,11 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::{Bytes, BytesMut};
-use charliehub_proto::domain::{AccessTier, Environment, Protocol, ServiceType, Status, TlsMode};
+use charliehub_proto::domain::{AccessTier, Domain, Environment, Protocol, ServiceType, Status, TlsMode};
 use futures_util::{TryStreamExt as _, stream};
 use http::{Uri, header};
 use tokio_postgres::types::{ToSql, Type};
+use utoipa::IntoParams;
 
 use crate::api::{
     Api, Problem,
@@ -76,6 +77,32 @@ struct Sort {
     descending: bool,
 }
 
+/// What can be asked for; this is for the description, [`FILTERS`] and [`SORTS`] decide.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described")]
+struct Asked {
+    domain: Option<Vec<String>>,
+    status: Option<Vec<Status>>,
+    environment: Option<Vec<Environment>>,
+    protocol: Option<Vec<Protocol>>,
+    service_type: Option<Vec<ServiceType>>,
+    access_tier: Option<Vec<AccessTier>>,
+    tls_mode: Option<Vec<TlsMode>>,
+    site: Option<Vec<String>>,
+    owner: Option<Vec<String>>,
+    /// Words to be found in name, backend, owner or notes.
+    q: Option<String>,
+    /// Such as `-updated_at,domain`.
+    sort: Option<String>,
+    /// Such as `id,domain`; all when left out.
+    fields: Option<String>,
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u16>,
+    /// From the `Link` header of the page before.
+    cursor: Option<String>,
+}
+
 /// A query being put together: only texts of ours are in the SQL, what the client says is in the parameters.
 struct Query {
     conditions: Vec<String>,
@@ -86,7 +113,8 @@ struct Query {
     limit: Option<usize>,
 }
 
-/// `GET /api/domains`.
+/// `GET /api/domains`: the rows that are asked for, as a bare array; with `limit` in pages, by the `Link` header.
+#[utoipa::path(get, operation_id = "list_domains", path = "/api/domains", tag = "domains", params(Asked), responses((status = 200, body = Vec<Domain>, description = "The rows"), Problem))]
 pub(in crate::api) async fn list(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let uri = request.into_parts().0.uri;
     let query = Query::read(Parameters::of(&uri)?)?;

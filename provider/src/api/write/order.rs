@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use http::{HeaderMap, HeaderValue};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{Idempotency, IdempotencyKey};
 use crate::{
@@ -17,6 +18,28 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 const LIVE: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_mins(1);
+
+/// What can be said of a write, for the description; [`Order::of`] reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only described")]
+pub(in crate::api) struct Writing {
+    /// Judged by the database, and rolled back: what would happen.
+    dry_run: Option<bool>,
+    /// `live`: up to `timeout` for the answer to say what is served; `commit`: not at all.
+    #[param(inline)]
+    wait: Option<Wait>,
+    /// Such as `10s`, at most 60 s.
+    timeout: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only described")]
+enum Wait {
+    Live,
+    Commit,
+}
 
 /// How a write is to be done.
 pub(in crate::api) struct Order {
