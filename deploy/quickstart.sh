@@ -298,10 +298,12 @@ print_table() {
 
 Try a route:
   curl -k --resolve docs.charliehub.net:${port[websecure]}:127.0.0.1 https://docs.charliehub.net$suffix/
-See the routes, add one, see it answer:
+See the routes, add one by the API (first as a dry run: add ?dry_run=true), see it answer:
   $psql_line -c 'SELECT domain, access_tier, backend_port FROM domains'
-  $psql_line -c "INSERT INTO domains (domain, tls_mode, backend_host, backend_port) VALUES ('new.charliehub.net', 'default', '127.0.0.1', ${port[new]})"
+  curl -H "Authorization: Bearer \$(cat $data/admin.token)" -H 'Content-Type: application/json' http://127.0.0.1:${port[provider]}/api/domains -d '{"domain": "new.charliehub.net", "tls_mode": "default", "backend_host": "127.0.0.1", "backend_port": ${port[new]}}'
   curl -k --resolve new.charliehub.net:${port[websecure]}:127.0.0.1 https://new.charliehub.net$suffix/
+The same by psql, for the site networks only: 403 from here, at once:
+  $psql_line -c "UPDATE domains SET access_tier = 'internal' WHERE domain = 'new.charliehub.net'"
 
 Ctrl-C stops all of it$([[ $data == "$run"/* ]] || echo "; the data stays in $data").
 TRY
@@ -318,12 +320,23 @@ until_one_ends() {
 # ---- smoke
 
 smoke_test() {
-  local host=smoke-$RANDOM.charliehub.net
-  say "one change"
+  local host=smoke-$RANDOM.charliehub.net id
+  say "one change by psql"
   "$bin/probe" live --connect "127.0.0.1:${port[websecure]}" --host "$host" --expect 'hello from new' \
     --sql "INSERT INTO domains (domain, tls_mode, backend_host, backend_port) VALUES ('$host', 'default', '127.0.0.1', ${port[new]})" \
     -- "$bin/charliehub-provider" psql --data-dir "$data" -- -qAtX -v ON_ERROR_STOP=1
   psql -c "DELETE FROM domains WHERE domain = '$host'"
+
+  say "changes by the API"
+  id=$(api POST '?wait=live' "{\"domain\":\"$host\",\"tls_mode\":\"default\",\"backend_host\":\"127.0.0.1\",\"backend_port\":${port[new]}}" |
+    sed -n -E 's/^\{"id":"([^"]+)".*"state":"served".*/\1/p')
+  [[ -n $id ]] || fail "the API did not say that $host is served"
+  until_serves "$host" 200
+  api PATCH "/$id?wait=live" '{"access_tier": "internal"}' >/dev/null
+  until_serves "$host" 403
+  api DELETE "/$id?wait=live" >/dev/null
+  until_serves "$host" 404
+  printf '  ok  %s: made, closed to the internet, removed\n' "$host"
 
   say "the sample routes"
   expect docs.charliehub.net 200 docs
@@ -335,6 +348,21 @@ smoke_test() {
   expect_internal grafana
   expect_internal prometheus
   expect_mqtt
+}
+
+# api METHOD PATH [BODY]: a request for the rows, as admin
+api() {
+  curl -sf --max-time 15 -X "$1" -H "Authorization: Bearer $(<"$data/admin.token")" -H 'Content-Type: application/json' \
+    ${3:+--data "$3"} "http://127.0.0.1:${port[provider]}/api/domains$2" || fail "the API refused $1 $2"
+}
+
+# until_serves HOST STATUS
+until_serves() {
+  local deadline=$((SECONDS + 5))
+  until [[ $(https "$1" -o /dev/null -w '%{http_code}') == "$2" ]]; do
+    ((SECONDS < deadline)) || fail "$1 does not answer $2"
+    sleep 0.05
+  done
 }
 
 # expect HOST STATUS [BACKEND [CURL ARGUMENTS...]]
