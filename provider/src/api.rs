@@ -13,6 +13,7 @@ pub mod maintenance;
 pub mod openapi;
 pub mod problem;
 mod query;
+mod rehearse;
 mod write;
 
 use std::{
@@ -40,6 +41,7 @@ use crate::{
     auth::{Auth, Hosts, Need},
     compile::Settings,
     postgres::Pool,
+    rehearse::Rehearsal,
     snapshot::Current,
 };
 
@@ -53,6 +55,8 @@ pub struct Api {
     pub current: Arc<Current>,
     /// What the compiler is told, so that a write can say what it compiles to.
     pub settings: Arc<Settings>,
+    /// Tries on a real Traefik what a change would compile to.
+    pub rehearsal: Arc<Rehearsal>,
     /// A change of a row must name the version that it is about.
     pub strict_locking: bool,
 }
@@ -79,6 +83,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(domains::get, domains::replace, domains::patch, domains::delete))
         .routes(routes!(fragments::list, fragments::insert))
         .routes(routes!(fragments::get, fragments::put, fragments::delete))
+        .routes(routes!(rehearse::run))
         .routes(routes!(openapi::show))
 }
 

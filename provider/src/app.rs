@@ -52,6 +52,7 @@ use crate::{
     },
     publish::Publisher,
     record::{Recorder, Retention},
+    rehearse::Rehearsal,
     serve::{Server, health::Status},
     snapshot::{Current, disk},
     store::listen::Follower,
@@ -104,6 +105,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         auth: Arc::clone(&auth),
         messages: messages(Arc::clone(&current)),
         current: Arc::clone(&current),
+        rehearsal: Arc::new(Rehearsal::configured(&config.rehearse, Arc::clone(&settings))),
         settings,
         strict_locking: config.serve.strict_locking,
     };

@@ -10,6 +10,7 @@ mod export;
 mod migrate;
 mod output;
 mod psql;
+mod rehearse;
 mod token;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -17,7 +18,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Flags, Format};
+use crate::{
+    config::{Config, Flags, Format},
+    rehearse::die_with,
+};
 
 /// Serves Traefik's dynamic configuration from PostgreSQL, live in milliseconds.
 ///
@@ -76,6 +80,19 @@ enum Command {
     Check,
     /// Print the Traefik configuration of a revision
     Export(Export),
+    /// Let a throw-away real Traefik load a configuration, and print what it says
+    ///
+    /// The newest rows, or a revision, or a file with Traefik's JSON. Ends with 1 when not all of it would run. Needs
+    /// `[rehearse] traefik`.
+    Rehearse(Rehearse),
+    /// Become a program that ends with the process that started us
+    #[command(hide = true)]
+    DieWith {
+        parent: i32,
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run psql on the configured or private database
     ///
     /// What follows `--` goes to psql: charliehub-provider psql -- -c 'SELECT domain FROM domains'
@@ -113,6 +130,19 @@ struct Export {
     revision: Option<i64>,
 }
 
+#[derive(Debug, Args)]
+struct Rehearse {
+    /// A file with Traefik's dynamic configuration as JSON
+    #[arg(value_name = "FILE", conflicts_with = "revision")]
+    file: Option<PathBuf>,
+    /// A revision, instead of the newest rows
+    #[arg(long, value_name = "N")]
+    revision: Option<i64>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Encoding {
     Yaml,
@@ -145,6 +175,8 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         Command::Migrate
         | Command::Check
         | Command::Export(_)
+        | Command::Rehearse(_)
+        | Command::DieWith { .. }
         | Command::Psql { .. }
         | Command::Token(_)
         | Command::Openapi
@@ -170,6 +202,10 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
 }
 
 fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
+    if let Command::DieWith { parent, program, arguments } = &command {
+        let error = anyhow::Error::from(die_with(*parent, program, arguments));
+        return Err(error.context(format!("cannot run {}", program.display())));
+    }
     let config = Config::load(flags)?;
     start_log(&config, matches!(command, Command::Serve(_)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -179,6 +215,8 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Migrate => migrate::run(&config).await,
             Command::Check => return check::run(&config).await,
             Command::Export(export) => export::run(&config, &export).await,
+            Command::Rehearse(wanted) => return rehearse::run(&config, &wanted).await,
+            Command::DieWith { .. } => Ok(()), // became another program above
             Command::Psql { args } => return psql::run(&config, &args).await,
             Command::Token(command) => token::run(&config, command).await,
             Command::Openapi => openapi(),

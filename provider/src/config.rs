@@ -34,6 +34,7 @@ pub struct Config {
     pub access: Access,
     pub guard: Guard,
     pub history: History,
+    pub rehearse: Rehearse,
     /// The Traefiks whose APIs `check` asks.
     pub traefik: Vec<Traefik>,
     pub log: Log,
@@ -143,6 +144,15 @@ pub struct Guard {
 pub struct History {
     pub keep: u32,
     pub age: Duration,
+}
+
+/// Section `[rehearse]`: the Traefik that tries a configuration before it goes live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rehearse {
+    /// Its binary. None: rehearsals are off.
+    pub traefik: Option<PathBuf>,
+    /// The longest that a rehearsal may take. None: as the last one suggests.
+    pub timeout: Option<Duration>,
 }
 
 /// One `[[traefik]]`.
@@ -266,6 +276,7 @@ impl Config {
                 keep: settings.number("history.keep", 1..=1_000_000)?.unwrap_or(100),
                 age: settings.duration("history.age")?.unwrap_or(Duration::from_hours(30 * 24)),
             },
+            rehearse: rehearse(&settings)?,
             traefik: settings.traefik()?,
             log: log(&settings)?,
             serve,
@@ -412,6 +423,15 @@ fn access(settings: &Settings) -> Result<Access, Error> {
         }
     };
     Ok(Access { internal_networks: settings.networks("access.internal_networks")?, forward_auth })
+}
+
+fn rehearse(settings: &Settings) -> Result<Rehearse, Error> {
+    let traefik = settings.path("rehearse.traefik")?;
+    if let Some(path) = traefik.as_ref().filter(|path| !path.is_absolute()) {
+        let what = format!("`{}` depends on where we were started", path.display());
+        return Err(Error::new(settings.place("rehearse.traefik"), what, "write the whole path, as /usr/bin/traefik"));
+    }
+    Ok(Rehearse { traefik, timeout: settings.duration("rehearse.timeout")? })
 }
 
 fn log(settings: &Settings) -> Result<Log, Error> {

@@ -13,6 +13,7 @@ pub mod store;
 pub mod snapshot;
 pub mod publish;
 pub mod restore;
+pub mod rehearse;
 pub mod record;
 pub mod hold;
 pub mod auth;

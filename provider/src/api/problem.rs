@@ -19,7 +19,7 @@ use utoipa::{
 };
 
 pub(crate) use self::constraints::REMEDIES;
-use crate::{auth::Refusal, postgres};
+use crate::{auth::Refusal, postgres, rehearse};
 
 const INVALID: &str = "A field is not valid";
 
@@ -192,6 +192,22 @@ impl From<Refusal> for Problem {
                     .header(header::RETRY_AFTER, HeaderValue::from(seconds))
             }
         }
+    }
+}
+
+impl From<rehearse::Error> for Problem {
+    fn from(error: rehearse::Error) -> Self {
+        let (detail, remedy) = (error.to_string(), error.remedy());
+        if let rehearse::Error::Off = error {
+            return Self::new(StatusCode::CONFLICT, "rehearsal-off", "Rehearsals are off", detail).remedy(remedy);
+        }
+        if let rehearse::Error::Busy(_) = error {
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Another rehearsal is under way", detail)
+                .remedy(remedy)
+                .header(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        tracing::warn!(error = %anyhow::Error::from(error), "a rehearsal failed");
+        Self::unavailable(10, detail).remedy(remedy)
     }
 }
 

@@ -52,7 +52,10 @@ impl World {
             default_resolver: Some("le".to_owned()),
             ..Settings::default()
         };
-        let api = Api { pool, auth: auth.clone(), messages, current, settings: Arc::new(settings), strict_locking };
+        let settings = Arc::new(settings);
+        let off = crate::config::Rehearse { traefik: None, timeout: None };
+        let rehearsal = Arc::new(Rehearsal::configured(&off, Arc::clone(&settings)));
+        let api = Api { pool, auth: auth.clone(), messages, current, settings, rehearsal, strict_locking };
         let routes = router(api).route("/panics", get(async || -> Response { panic!("a test panics") }));
         let app = finish(routes, Hosts::new(BTreeSet::from(["edge.example.org".to_owned()])));
         (Self { app, editor, reader, _data_dir: data_dir }, auth)

@@ -9,7 +9,7 @@ mod traefik;
 use std::process::ExitCode;
 
 use super::{database, output};
-use crate::config::Config;
+use crate::{config::Config, rehearse};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,10 +65,25 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let looked = database::with(config, async |opened| Ok(postgres::check(opened).await)).await;
     tell(looked.unwrap_or_else(|error| vec![Finding::critical(format!("database: {error:#}"), "")]))?;
     tell(vec![Finding::ok(traefik::static_configuration(config))])?;
+    tell(rehearsal(config).await)?;
     for traefik in &config.traefik {
         tell(traefik::check(traefik, config).await)?;
     }
     Ok(if worst == State::Critical { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Can changes be tried on a Traefik first?
+async fn rehearsal(config: &Config) -> Vec<Finding> {
+    let Some(traefik) = &config.rehearse.traefik else {
+        return vec![Finding::ok("rehearsals: off; `rehearse.traefik` would name a Traefik to try changes on")];
+    };
+    vec![match rehearse::version(traefik).await {
+        Ok(version) => Finding::ok(format!("rehearsals: Traefik {version}, {}", traefik.display())),
+        Err(error) => Finding::critical(
+            format!("rehearsals: {:#}", anyhow::Error::from(error)),
+            "set `rehearse.traefik` to the Traefik binary that the edge runs",
+        ),
+    }]
 }
 
 fn configuration(config: &Config) -> Vec<Finding> {

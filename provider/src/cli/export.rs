@@ -25,7 +25,7 @@ pub(super) async fn run(config: &Config, export: &Export) -> anyhow::Result<()> 
 }
 
 /// The bytes as they were served, where they are kept; else what the rows of the revision compile to now.
-async fn bytes(client: &Client, config: &Config, revision: Option<i64>) -> anyhow::Result<Vec<u8>> {
+pub(super) async fn bytes(client: &Client, config: &Config, revision: Option<i64>) -> anyhow::Result<Vec<u8>> {
     if let Some(bytes) = exact(client, revision).await? {
         return Ok(bytes);
     }

@@ -41,6 +41,8 @@ const KEYS: &[&str] = &[
     "history.keep",
     "log.filter",
     "log.format",
+    "rehearse.timeout",
+    "rehearse.traefik",
     "serve.allowed_hosts",
     "serve.data_dir",
     "serve.insecure",

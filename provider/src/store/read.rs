@@ -19,7 +19,7 @@ use futures_util::{
 };
 use tokio::sync::OnceCell;
 use tokio_postgres::{
-    Client, GenericClient, Row, Statement,
+    Client, GenericClient, IsolationLevel, Row, Statement,
     types::{ToSql, Type},
 };
 use uuid::Uuid;
@@ -275,6 +275,16 @@ pub async fn all(client: &impl GenericClient) -> Result<Rows, tokio_postgres::Er
         let found = client.query_typed(&all, &[]).await?;
         rows.extend(by_key(found.iter().filter_map(|row| decode(table, row, 0))));
     }
+    Ok(rows)
+}
+
+/// The rows of the newest revision.
+pub async fn newest(client: &mut Client) -> Result<Rows, tokio_postgres::Error> {
+    let one_snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    let transaction = one_snapshot.start().await?;
+    transaction.batch_execute("LOCK TABLE charliehub.domains, charliehub.fragments IN ACCESS SHARE MODE").await?;
+    let rows = all(&transaction).await?;
+    transaction.commit().await?;
     Ok(rows)
 }
 
