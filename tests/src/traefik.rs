@@ -122,6 +122,17 @@ impl Traefik {
     }
 }
 
+impl Traefik {
+    /// The program itself, for who starts one of his own.
+    pub fn program() -> PathBuf {
+        let path = binary();
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|directory| directory.join(&path))
+            .find(|path| path.is_file())
+            .unwrap_or(path)
+    }
+}
+
 /// `TRAEFIK`, else what the quickstart installed, else the one on `PATH`.
 fn binary() -> PathBuf {
     let cached = std::env::var_os("HOME")

@@ -21,6 +21,8 @@ pub(super) const STAND_IN: &str = "rehearsal@file";
 pub(super) const HEADER: &str = "X-Charliehub-Rehearsal";
 /// Where Traefik has its API. Routers without entry points are on all but this one.
 const API: &str = "traefik";
+/// Of the stage's directory; then come our process and something random.
+const PREFIX: &str = "charliehub-rehearsal-";
 
 /// A name without the provider that we are for Traefik.
 pub(super) fn own(name: &str) -> &str {
@@ -48,10 +50,12 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn set(entry_points: &BTreeMap<String, Protocol>, ports: Ports, tokens: &Tokens) -> io::Result<Self> {
+        let parent = std::env::temp_dir();
+        sweep(&parent);
         let directory = tempfile::Builder::new()
-            .prefix("charliehub-rehearsal-")
+            .prefix(&format!("{PREFIX}{}-", std::process::id()))
             .permissions(Permissions::from_mode(0o700))
-            .tempdir()?;
+            .tempdir_in(parent)?;
         let stage = Self { directory };
         let props = stage.directory.path().join("props.yml");
         // JSON is YAML, with one way to quote.
@@ -62,6 +66,17 @@ impl Stage {
 
     pub(super) fn configuration(&self) -> PathBuf {
         self.directory.path().join("traefik.yml")
+    }
+}
+
+/// Removes the stages of processes that were killed.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            drop(fs::remove_dir_all(entry.path())); // another user's stays, for that user to sweep
+        }
     }
 }
 
@@ -186,5 +201,19 @@ mod tests {
         let directory = stage.directory.path().to_owned();
         drop(stage);
         assert!(!directory.exists());
+    }
+
+    #[test]
+    fn the_stage_of_a_process_that_is_gone_is_swept_and_that_of_a_living_one_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let [gone, living, other] =
+            [format!("{PREFIX}4194305-x"), format!("{PREFIX}{}-x", std::process::id()), "x".to_owned()]
+                .map(|name| parent.path().join(name));
+        for directory in [&gone, &living, &other] {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join("traefik.yml"), "").unwrap();
+        }
+        sweep(parent.path());
+        assert_eq!([&gone, &living, &other].map(|directory| directory.exists()), [false, true, true]);
     }
 }
