@@ -14,6 +14,8 @@ use crate::{rehearse::Report, store::read};
 const LIMIT: usize = 16 << 20;
 
 /// Without a body: the newest rows. It changes nothing, also when the verdict is bad.
+#[utoipa::path(post, operation_id = "rehearse", path = "/api/rehearse", tag = "rehearsal", request_body(content = Option<Object>, description = "Traefik's dynamic configuration; without it, the newest rows"),
+    responses((status = 200, body = Report, description = "What Traefik says, good or bad"), Problem))]
 pub(super) async fn run(State(api): State<Api>, request: Request) -> Result<Json<Report>, Problem> {
     let candidate = if let Some(candidate) = given(request).await? {
         candidate

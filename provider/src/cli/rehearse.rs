@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     rehearse::{
         Rehearsal, Report, Verdict,
-        report::{Line, Object},
+        report::{Line, Part},
     },
     store::read,
 };
@@ -65,7 +65,7 @@ fn routers(number: usize) -> String {
     format!("{number} router{}", if number == 1 { "" } else { "s" })
 }
 
-fn of(kind: &str, object: &Object) -> Vec<Vec<String>> {
+fn of(kind: &str, object: &Part) -> Vec<Vec<String>> {
     let what = format!("{} {kind}", object.protocol);
     let row = |error: &str| vec![what.clone(), object.name.clone(), object.status.clone(), one_line(error)];
     if object.errors.is_empty() { vec![row("")] } else { object.errors.iter().map(|error| row(error)).collect() }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_report_is_a_table_and_a_verdict() {
-        let router = Object {
+        let router = Part {
             protocol: "http",
             name: "a.test".to_owned(),
             status: "disabled".to_owned(),

@@ -12,7 +12,7 @@ use tokio::{net::TcpStream, time::sleep};
 use super::{
     Error,
     harmless::MARKER,
-    report::{Found, Object},
+    report::{Found, Part},
     stage::{HEADER, own},
 };
 
@@ -99,7 +99,7 @@ impl Api<'_> {
     }
 
     /// How many there are of the candidate, and those that are not well.
-    async fn list(&self, protocol: &'static str, kind: &str) -> Result<(usize, Vec<Object>), Error> {
+    async fn list(&self, protocol: &'static str, kind: &str) -> Result<(usize, Vec<Part>), Error> {
         let (mut all, mut bad, mut page) = (0, Vec::new(), 1);
         loop {
             let path = format!("/api/{protocol}/{kind}?per_page={PAGE}&page={page}");
@@ -108,7 +108,7 @@ impl Api<'_> {
                 all += 1;
                 if listed.status != "enabled" || !listed.error.is_empty() {
                     let name = own(&listed.name).to_owned();
-                    bad.push(Object { protocol, name, status: listed.status, errors: listed.error });
+                    bad.push(Part { protocol, name, status: listed.status, errors: listed.error });
                 }
             }
             if next_page <= page {

@@ -1,11 +1,13 @@
 //! What a rehearsal tells: from Traefik's API and log to a verdict.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::stage;
 
 /// What Traefik made of a candidate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Rehearsed)]
 pub struct Report {
     pub verdict: Verdict,
     /// Of the Traefik that loaded it.
@@ -17,15 +19,16 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_error: Option<String>,
     /// Those that do not run as they were written.
-    pub routers: Vec<Object>,
-    pub services: Vec<Object>,
-    pub middlewares: Vec<Object>,
+    pub routers: Vec<Part>,
+    pub services: Vec<Part>,
+    pub middlewares: Vec<Part>,
     /// What the log says beside that.
     pub log: Vec<Line>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = RehearsalVerdict)]
 pub enum Verdict {
     Fine,
     /// Nothing of it would run: what runs now would go on.
@@ -45,8 +48,9 @@ impl Verdict {
 }
 
 /// A router, service or middleware with Traefik's own words about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Object {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = RehearsedPart)]
+pub struct Part {
     /// `http`, `tcp` or `udp`.
     pub protocol: &'static str,
     /// As the candidate names it.
@@ -57,7 +61,8 @@ pub struct Object {
 }
 
 /// A line of Traefik's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = RehearsedLine)]
 pub struct Line {
     /// `warn`, `error`, or worse.
     pub level: String,
@@ -93,9 +98,9 @@ impl Report {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) loaded: usize,
-    pub(super) routers: Vec<Object>,
-    pub(super) services: Vec<Object>,
-    pub(super) middlewares: Vec<Object>,
+    pub(super) routers: Vec<Part>,
+    pub(super) services: Vec<Part>,
+    pub(super) middlewares: Vec<Part>,
 }
 
 /// What the log said so far.
@@ -229,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_log_says_only_what_the_api_does_not() {
-        let router = Object {
+        let router = Part {
             protocol: "http",
             name: "r".to_owned(),
             status: "disabled".to_owned(),
