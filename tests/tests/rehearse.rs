@@ -4,9 +4,8 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use charliehub_tests::{Backend, Home, Provider, Row, Signal, Traefik, World, measured, ms, secs, until};
+use charliehub_tests::{Backend, Home, Provider, Row, Traefik, World, measured, ms, secs, until};
 use hyper::Method;
-use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
 /// Rehearses files: no database is needed.
@@ -57,10 +56,10 @@ fn router(fields: &Value) -> Value {
 }
 
 /// The first process whose parent is `parent`.
-async fn child_of(parent: u32) -> Pid {
+async fn child_of(parent: u32) -> i32 {
     until("a child", secs(5), async || {
         let ids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        ids.into_iter().find(|pid: &i32| parent_of(*pid) == Some(parent)).and_then(Pid::from_raw).ok_or("none")
+        ids.into_iter().find(|pid: &i32| parent_of(*pid) == Some(parent)).ok_or("none")
     })
     .await
     .0
@@ -219,17 +218,19 @@ async fn a_traefik_that_does_not_start_says_why() {
 
 #[tokio::test]
 async fn the_traefik_of_a_rehearsal_dies_with_a_provider_that_is_killed() {
-    let mut world = World::with(with_traefik).await;
-    let provider = world.provider.pid();
-    let rehearsal = world.provider.send(Method::POST, "/api/rehearse", "");
-    let child = tokio::select! {
-        answer = rehearsal => panic!("it was over before it was seen: {}", answer.text()),
-        child = child_of(provider) => child,
-    };
-    // It can end by itself no more.
-    kill_process(child, Signal::STOP).unwrap();
-    world.provider.kill();
-    until("the Traefik is gone", ms(500), async || parent_of(child.as_raw_pid()).map_or(Ok(()), Err)).await;
+    let home = Home::new();
+    // The second would go on for long, whatever becomes of its output and of us.
+    for program in [Traefik::program(), impostor(&home, "exec sleep 60")] {
+        let program = format!("\"{}\"", program.display());
+        let mut world = World::with(|provider| provider.set("rehearse", "traefik", &program)).await;
+        let provider = world.provider.pid();
+        let child = tokio::select! {
+            answer = world.provider.send(Method::POST, "/api/rehearse", "") => panic!("too early: {}", answer.text()),
+            child = child_of(provider) => child,
+        };
+        world.provider.kill();
+        until("the Traefik is gone", ms(500), async || parent_of(child).map_or(Ok(()), Err)).await;
+    }
 }
 
 #[tokio::test]
