@@ -37,6 +37,9 @@ pub struct Change {
     pub diff: Vec<Difference>,
     /// What is right, but perhaps not meant.
     pub warnings: Vec<String>,
+    /// What a throw-away Traefik said of it, where one was asked: the answer of `POST /api/rehearse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Value>,
 }
 
 /// The answer to a write of a row: as it is now (as it was, where it is gone), and what that did.

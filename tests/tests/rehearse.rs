@@ -250,3 +250,35 @@ async fn how_long_a_rehearsal_takes() {
         measured(&format!("a rehearsal of {routes} routes"), ms(report["took_ms"].as_u64().unwrap()));
     }
 }
+
+#[tokio::test]
+async fn a_write_that_traefik_would_not_run_is_refused_before_its_transaction() {
+    let world = World::with(with_traefik).await;
+    let send = async |path: &str, body: Value| {
+        let answer = world.provider.send(Method::POST, path, &body.to_string()).await;
+        (answer.status, answer.json())
+    };
+    let row =
+        |name: &str| json!({"domain": name, "tls_mode": "default", "backend_host": "127.0.0.1", "backend_port": 80});
+    // What is in an expression, only Traefik knows; it says so where one is used.
+    let breaker =
+        json!({"kind": "http.middleware", "name": "cb", "body": {"circuitBreaker": {"expression": "Nope() > 1"}}});
+    let (status, made) = send("/api/fragments", breaker).await;
+    assert!(status == 201 && made["change"]["rehearsal"].is_object(), "{made}");
+    let mut using = row("r.test");
+    using["middlewares"] = json!(["cb"]);
+    let (status, problem) = send("/api/domains?rehearse=true", using.clone()).await;
+    let kind = problem["type"].as_str().unwrap_or_default();
+    assert!(status == 422 && kind.ends_with("rehearsal"), "{status} {problem}");
+    assert_eq!(world.postgres.value("SELECT count(*) FROM domains").await, "0");
+    let (status, made) = send("/api/domains", using).await;
+    assert!(status == 201 && made["change"]["rehearsal"].is_null(), "{made}");
+
+    let (status, made) = send("/api/domains?rehearse=true", row("a.test")).await;
+    assert_eq!((status, &made["change"]["rehearsal"]["loaded"]), (201, &json!(2)), "{made}");
+    let warnings = made["change"]["warnings"].to_string();
+    assert!(warnings.contains("rehearsal: r.test:"), "a router of others keeps nobody from a change: {warnings}");
+    let (status, tried) = send("/api/domains?rehearse=true&dry_run=true", row("b.test")).await;
+    assert_eq!((status, &tried["change"]["rehearsal"]["loaded"]), (200, &json!(3)), "{tried}");
+    assert_eq!(world.postgres.value("SELECT count(*) FROM domains").await, "2");
+}

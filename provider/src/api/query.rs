@@ -34,6 +34,10 @@ impl Parameters {
         self.all(name).pop()
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, Problem> {
         match self.take(name).as_deref() {
             None | Some("false") => Ok(false),

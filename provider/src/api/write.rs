@@ -3,10 +3,12 @@
 //! In order: the transaction is signed and takes the revision lock, so that nobody writes in between; each [`Step`] is
 //! applied and judged by the constraints; what stands around the touched rows is compiled as it was and as it is, which
 //! tells the impact and finds what would not compile; then it is committed, and the answer waits for the swap. A dry run
-//! goes all this way and is rolled back: no revision, no notification.
+//! goes all this way and is rolled back: no revision, no notification. Where a rehearsal is asked for, a dry run comes
+//! first, and a real Traefik loads what it would come to, before the transaction that counts.
 
 mod idempotency;
 mod order;
+mod rehearsed;
 mod step;
 mod surroundings;
 
@@ -64,11 +66,30 @@ impl From<Problem> for Failure {
 
 /// Applies all `steps`, or none.
 pub(super) async fn write(api: &Api, order: &Order, steps: &[Step]) -> Result<Written, Problem> {
+    let mut told = None;
+    if order.is_rehearsed(api, steps) {
+        let (tried, touched) = transact(api, &order.tried(), steps).await?;
+        let report = rehearsed::rehearse(api, &tried.change, &touched).await?;
+        if order.dry_run {
+            return Ok(rehearsed::with_report(tried, report));
+        }
+        told = Some(report);
+    }
+    let (mut written, _) = transact(api, order, steps).await?;
+    settle(api, order.patience, &mut written.change).await;
+    Ok(match told {
+        Some(report) => rehearsed::with_report(written, report),
+        None => written,
+    })
+}
+
+/// Does it in one transaction, tried again when others were in the way.
+async fn transact(api: &Api, order: &Order, steps: &[Step]) -> Result<(Written, Touched), Problem> {
     let mut number = 1;
-    let mut written = loop {
+    loop {
         let mut client = api.pool.get().await?;
         match attempt(api, order, steps, &mut client).await {
-            Ok(written) => break written,
+            Ok(done) => return Ok(done),
             Err(Failure::Refused(problem)) => return Err(problem),
             Err(Failure::Database(error)) => match error.code() {
                 Some(&(SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED)) if number < ATTEMPTS => {
@@ -78,18 +99,16 @@ pub(super) async fn write(api: &Api, order: &Order, steps: &[Step]) -> Result<Wr
                 _ => return Err(error.into()),
             },
         }
-    };
-    settle(api, order.patience, &mut written.change).await;
-    Ok(written)
+    }
 }
 
-async fn attempt(api: &Api, order: &Order, steps: &[Step], client: &mut Client) -> Result<Written, Failure> {
+async fn attempt(api: &Api, order: &Order, steps: &[Step], client: &mut Client) -> Result<(Written, Touched), Failure> {
     let transaction = client.transaction().await?;
     tokio::try_join!(order.author.sign(&transaction), transaction.query_typed("SELECT lock_revision()", &[]))?;
     if let Some(idempotency) = &order.idempotency
         && let Some(kept) = idempotency.find(&transaction).await?
     {
-        return Ok(Written { rows: kept.rows, change: kept.change, replayed: true });
+        return Ok((Written { rows: kept.rows, change: kept.change, replayed: true }, Touched::default()));
     }
     let mut touched = Touched::default();
     let mut rows = Vec::with_capacity(steps.len());
@@ -110,14 +129,14 @@ async fn attempt(api: &Api, order: &Order, steps: &[Step], client: &mut Client) 
     let change = change(&transaction, order, &touched, verdict).await?;
     if order.dry_run {
         transaction.rollback().await?;
-        return Ok(Written { rows, change, replayed: false });
+        return Ok((Written { rows, change, replayed: false }, touched));
     }
     let kept = Kept { rows, change };
     if let Some(idempotency) = &order.idempotency {
         idempotency.keep(&transaction, &kept).await?;
     }
     transaction.commit().await?;
-    Ok(Written { rows: kept.rows, change: kept.change, replayed: false })
+    Ok((Written { rows: kept.rows, change: kept.change, replayed: false }, touched))
 }
 
 /// Applies one step. Among several each has a savepoint, so that all that is wrong can be said at once.
@@ -194,7 +213,15 @@ async fn change(
         (false, false) => ChangeState::Unchanged,
     };
     let Verdict { impact, diff, warnings, .. } = verdict;
-    Ok(Change { state, revision: revision.filter(|_| !order.dry_run), digest: None, impact, diff, warnings })
+    Ok(Change {
+        state,
+        revision: revision.filter(|_| !order.dry_run),
+        digest: None,
+        impact,
+        diff,
+        warnings,
+        rehearsal: None,
+    })
 }
 
 /// Waits until the change is swapped in, and says what is served then.

@@ -6,12 +6,13 @@ use axum::extract::Request;
 use http::{HeaderMap, HeaderValue};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Idempotency, IdempotencyKey};
+use super::{Idempotency, IdempotencyKey, Step};
 use crate::{
-    api::{Problem, RequestId, address, query::Parameters},
+    api::{Api, Problem, RequestId, address, query::Parameters},
     auth::Caller,
     author::Author,
     config::duration,
+    row::Table,
 };
 
 /// How long an answer waits to say what is served; with `wait=live`.
@@ -26,6 +27,8 @@ const LONGEST: Duration = Duration::from_mins(1);
 pub(in crate::api) struct Writing {
     /// Judged by the database, and rolled back: what would happen.
     dry_run: Option<bool>,
+    /// Let a throw-away Traefik load it first; by default for fragments, where one is configured.
+    rehearse: Option<bool>,
     /// `live`: up to `timeout` for the answer to say what is served; `commit`: not at all.
     #[param(inline)]
     wait: Option<Wait>,
@@ -45,15 +48,18 @@ enum Wait {
 pub(in crate::api) struct Order {
     pub(super) author: Author,
     pub(super) dry_run: bool,
+    /// `None`: as the kind of row has it.
+    rehearse: Option<bool>,
     pub(super) patience: Duration,
     pub(super) idempotency: Option<Idempotency>,
 }
 
 impl Order {
-    /// Reads `?dry_run=`, `?wait=live|commit`, `?timeout=` and the headers of a request.
+    /// Reads `?dry_run=`, `?rehearse=`, `?wait=live|commit`, `?timeout=` and the headers of a request.
     pub(in crate::api) fn of(request: &Request, caller: &Caller) -> Result<Self, Problem> {
         let mut parameters = Parameters::of(request.uri())?;
         let dry_run = parameters.flag("dry_run")?;
+        let rehearse = parameters.has("rehearse").then(|| parameters.flag("rehearse")).transpose()?;
         let patience = match parameters.take("wait").as_deref() {
             None => PATIENCE,
             Some("commit") => Duration::ZERO,
@@ -69,7 +75,7 @@ impl Order {
                 Problem::parameter("timeout", "it is not a time of at most 60 s").remedy("write it as 10s")
             })?,
         };
-        parameters.done(&["dry_run", "wait", "timeout"])?;
+        parameters.done(&["dry_run", "rehearse", "wait", "timeout"])?;
         let request_id = request.extensions().get::<RequestId>().map(|RequestId(id)| id.clone());
         let author = Author {
             actor: caller.name.clone(),
@@ -78,7 +84,20 @@ impl Order {
             request_id: request_id.unwrap_or_default(),
             reason: reason(request.headers()),
         };
-        Ok(Self { author, dry_run, patience, idempotency: None })
+        Ok(Self { author, dry_run, rehearse, patience, idempotency: None })
+    }
+
+    /// True when a real Traefik has to load it first: where that is asked for, and for fragments, since nothing but
+    /// Traefik itself judges all of what they can say.
+    pub(super) fn is_rehearsed(&self, api: &Api, steps: &[Step]) -> bool {
+        let fragments = || steps.iter().any(|step| step.table == Table::Fragments);
+        self.rehearse.unwrap_or_else(|| api.rehearsal.is_on() && fragments())
+    }
+
+    /// The same as a dry run.
+    pub(super) fn tried(&self) -> Self {
+        let author = self.author.clone();
+        Self { author, dry_run: true, rehearse: Some(false), patience: Duration::ZERO, idempotency: None }
     }
 
     /// Lets the same request count once, when it has an `Idempotency-Key`. A dry run needs none.
