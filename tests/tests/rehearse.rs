@@ -78,6 +78,7 @@ async fn what_traefik_would_not_run_is_told_in_its_words() {
     for (candidate, place, words) in [
         (router(&json!({ "middlewares": ["nope"] })), "/routers/0/errors/0", "middleware \"nope@http\" does not exist"),
         (router(&json!({ "entryPoints": ["nope"] })), "/routers/0/errors/0", "entryPoint \"nope\" doesn't exist"),
+        (router(&json!({ "entryPoints": ["traefik"] })), "/routers/0/errors/0", "entryPoint \"traefik\" doesn't exist"),
         (router(&json!({ "rule": "Host(`a.test`" })), "/routers/0/errors/0", "error while parsing rule"),
         (router(&json!({ "service": "nope" })), "/routers/0/errors/0", "the service \"nope@http\" does not exist"),
         (router(&json!({ "tls": { "options": "nope" } })), "/routers/0/errors/0", "unknown TLS options: nope@http"),
@@ -121,6 +122,7 @@ async fn what_only_the_real_edge_has_is_no_false_alarm() {
         router(&json!({ "tls": { "certResolver": "le", "domains": [{ "main": "a.test" }] } })),
         router(&json!({ "middlewares": ["auth@file", "x@docker"], "service": "y@consulcatalog" })),
         router(&json!({ "service": "api@internal" })),
+        router(&json!({ "entryPoints": null })),
         router(&json!({ "service": "ping@internal" })),
         json!({ "tcp": { "routers": { "t": { "rule": "HostSNI(`*`)", "service": "x@file", "entryPoints": ["mqtt"] } } } }),
     ] {

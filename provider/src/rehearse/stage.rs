@@ -19,8 +19,10 @@ use tempfile::TempDir;
 pub(super) const STAND_IN: &str = "rehearsal@file";
 /// Carries the tokens of the stage.
 pub(super) const HEADER: &str = "X-Charliehub-Rehearsal";
-/// Where Traefik has its API. Routers without entry points are on all but this one.
-const API: &str = "traefik";
+/// The entry point of the API, which no candidate names.
+const API: &str = "charliehub-rehearsal";
+/// Traefik's own; routers that name no entry point are on all but this one.
+const INTERNAL: &str = "traefik";
 /// Of the stage's directory; then come our process and something random.
 const PREFIX: &str = "charliehub-rehearsal-";
 
@@ -99,9 +101,8 @@ pub(super) fn entry_points(candidate: &Value, known: Option<&BTreeSet<String>>) 
     let all = known.cloned().unwrap_or_else(|| &tcp | &udp);
     let protocol =
         |name: &String| if udp.contains(name) && !tcp.contains(name) { Protocol::Udp } else { Protocol::Tcp };
-    let mut opened: BTreeMap<String, Protocol> =
-        all.into_iter().filter(|name| name != API).map(|name| (name.clone(), protocol(&name))).collect();
-    if !opened.values().any(|protocol| *protocol == Protocol::Tcp) {
+    let mut opened: BTreeMap<String, Protocol> = all.into_iter().map(|name| (name.clone(), protocol(&name))).collect();
+    if !opened.iter().any(|(name, protocol)| name != INTERNAL && *protocol == Protocol::Tcp) {
         // Without any, a router that names none would be an error.
         opened.insert("web".to_owned(), Protocol::Tcp);
     }
@@ -112,8 +113,11 @@ fn configuration(entry_points: &BTreeMap<String, Protocol>, ports: Ports, tokens
     let mut opened: BTreeMap<&str, Value> = entry_points
         .iter()
         .map(|(name, protocol)| {
-            let address = if *protocol == Protocol::Udp { "127.0.0.1:0/udp" } else { "127.0.0.1:0" };
-            (&**name, json!({ "address": address }))
+            let point = match protocol {
+                Protocol::Tcp => json!({ "address": "127.0.0.1:0", "asDefault": name != INTERNAL }),
+                Protocol::Udp => json!({ "address": "127.0.0.1:0/udp" }),
+            };
+            (&**name, point)
         })
         .collect();
     opened.insert(API, json!({ "address": format!("127.0.0.1:{}", ports.api) }));
@@ -181,7 +185,10 @@ mod tests {
         );
         assert_eq!(opened(&candidate, Some(&["web", "dns"])), [point("dns", Udp), point("web", Tcp)]);
         assert_eq!(opened(&json!({}), None), [point("web", Tcp)]);
-        assert_eq!(opened(&json!({ "http": { "routers": [] } }), Some(&["traefik"])), [point("web", Tcp)]);
+        assert_eq!(
+            opened(&json!({ "http": { "routers": [] } }), Some(&["traefik"])),
+            [point("traefik", Tcp), point("web", Tcp)]
+        );
     }
 
     #[test]
