@@ -71,6 +71,11 @@ fn make(now: Timestamp) -> Result<String, Error> {
     .to_string())
 }
 
+/// True for a store whose certificate we made.
+pub fn is_ours(store: &serde_json::Value) -> bool {
+    our_end(store).is_some()
+}
+
 /// When the certificate of a store ends, if it is one of ours.
 fn our_end(store: &serde_json::Value) -> Option<Timestamp> {
     let pem = store.get("defaultCertificate")?.get("certFile")?.as_str()?;

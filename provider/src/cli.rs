@@ -7,6 +7,7 @@ mod check;
 mod database;
 mod decide;
 mod export;
+mod import;
 mod migrate;
 mod output;
 mod psql;
@@ -78,7 +79,13 @@ enum Command {
     /// Looks at the configuration, the database, withheld changes, and the Traefiks. Ends with 1 when something is
     /// critical.
     Check,
-    /// Print the Traefik configuration of a revision
+    /// Bring a Traefik's dynamic configuration in, as rows and fragments
+    ///
+    /// Files of Traefik's file provider (YAML, TOML, JSON), or directories with all below them. What a row can say becomes
+    /// a row, all else a fragment; a second import of the same files changes nothing. With postgres://.. it takes the table
+    /// `domains` of another system instead.
+    Import(import::Import),
+    /// Print the Traefik configuration of a revision, as its file provider loads it
     Export(Export),
     /// Let a throw-away real Traefik load a configuration, and print what it says
     ///
@@ -174,6 +181,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         Command::Serve(inner) => inner,
         Command::Migrate
         | Command::Check
+        | Command::Import(_)
         | Command::Export(_)
         | Command::Rehearse(_)
         | Command::DieWith { .. }
@@ -214,6 +222,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Serve(_) => crate::app::serve(config).await,
             Command::Migrate => migrate::run(&config).await,
             Command::Check => return check::run(&config).await,
+            Command::Import(import) => import::run(&config, import).await,
             Command::Export(export) => export::run(&config, &export).await,
             Command::Rehearse(wanted) => return rehearse::run(&config, &wanted).await,
             Command::DieWith { .. } => Ok(()), // became another program above

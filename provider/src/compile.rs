@@ -39,6 +39,7 @@ use charliehub_proto::domain::{Protocol, ServiceType};
 
 pub use self::{
     answer::{Answer, Door, Reach},
+    middleware::owner,
     route::{Counts, Route, State, StateKind},
     section::{Pieces, Section},
     settings::{ForwardAuth, Settings},

@@ -20,6 +20,7 @@ pub mod auth;
 pub mod instances;
 pub mod api;
 pub mod certificate;
+pub mod import;
 pub mod serve;
 pub mod app;
 pub mod cli;

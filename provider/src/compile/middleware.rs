@@ -15,7 +15,7 @@ pub(super) const REDIRECT: &str = "-redirect";
 pub(super) const MAINTENANCE: &str = "-maintenance";
 
 /// The name of the row that a name of ours would belong to: `a.org` for `a.org-allow`.
-pub(super) fn owner(name: &str) -> Option<&str> {
+pub fn owner(name: &str) -> Option<&str> {
     [ALLOW, RATE_LIMIT, REDIRECT, MAINTENANCE].iter().find_map(|suffix| name.strip_suffix(suffix))
 }
 
