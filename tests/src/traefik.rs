@@ -40,6 +40,11 @@ impl Traefik {
         Self::with(home, name, &format!("  file:\n    filename: \"{}\"\n    watch: true\n", file.display())).await
     }
 
+    /// Reads all files below a directory instead.
+    pub async fn from_directory(home: &Home, name: &str, directory: &Path) -> Self {
+        Self::with(home, name, &format!("  file:\n    directory: \"{}\"\n    watch: true\n", directory.display())).await
+    }
+
     async fn with(home: &Home, name: &str, provider: &str) -> Self {
         let at = || SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
         let (web, websecure, mqtt, api) = (at(), at(), at(), at());
@@ -117,7 +122,7 @@ impl Traefik {
         self.try_api(path).await.unwrap_or_else(|e| panic!("{path}: {e:#}")).json()
     }
 
-    async fn try_api(&self, path: &str) -> anyhow::Result<Answer> {
+    pub async fn try_api(&self, path: &str) -> anyhow::Result<Answer> {
         Connection::open(&self.home, self.api).await?.send(Method::GET, path, &[], "").await
     }
 }

@@ -91,7 +91,8 @@ impl Format {
                 let options = serde_saphyr::options! {
                     budget: budget,
                     strict_booleans: true,
-                    leading_zero_numbers_as_strings: true,
+                    // 017 is 15, as Traefik's reader has it (3.7.15).
+                    legacy_octal_numbers: true,
                 };
                 serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
             }
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn yaml_toml_and_json_are_one() {
-        let yaml = "http:\n  routers:\n    r: &r\n      rule: Host(`a.org`)\n      service: s\n      priority: 010\n    q:\n      <<: *r\n      tls: {}\n";
+        let yaml = "http:\n  routers:\n    r: &r\n      rule: Host(`a.org`)\n      service: s\n      priority: 012\n    q:\n      <<: *r\n      tls: {}\n";
         let toml = "[http.routers.r]\nrule = \"Host(`a.org`)\"\nservice = \"s\"\npriority = 10\n[http.routers.q]\nrule = \"Host(`a.org`)\"\nservice = \"s\"\npriority = 10\ntls = {}\n";
         let json = r#"{"http":{"routers":{"r":{"rule":"Host(`a.org`)","service":"s","priority":10},"q":{"rule":"Host(`a.org`)","service":"s","priority":10,"tls":{}}}}}"#;
         let yaml = read_one("a.yml", yaml).unwrap().pieces;
