@@ -128,10 +128,11 @@ fn text(plan: &Plan) -> String {
         let path = if row.path_prefix == "/" { "" } else { &row.path_prefix };
         let entry_point = row.tcp_entrypoint.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
         let name = format!("{}{path}{entry_point}", row.domain);
-        lines.push([action(row.action), "row", &name, &row.router, &row.file, ""].map(str::to_owned).to_vec());
+        let changed = row.changed.join(", ");
+        lines.push([action(row.action), "row", &name, &row.router, &row.file, &changed].map(str::to_owned).to_vec());
     }
     for fragment in &plan.fragments {
-        let because = fragment.because.unwrap_or_default();
+        let because = fragment.because.as_deref().unwrap_or_default();
         let cells = [action(fragment.action), &fragment.kind, &fragment.name, "", &fragment.file, because];
         lines.push(cells.map(str::to_owned).to_vec());
     }

@@ -43,6 +43,9 @@ pub struct RowLine {
     pub router: String,
     pub file: Arc<str>,
     pub action: Action,
+    /// The columns that an update changes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -53,7 +56,7 @@ pub struct FragmentLine {
     pub action: Action,
     /// Why a router is no row.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub because: Option<&'static str>,
+    pub because: Option<String>,
 }
 
 /// All that an import says and does.
@@ -181,6 +184,7 @@ impl Plan {
                 router: router.clone(),
                 file: Arc::clone(&file),
                 action,
+                changed: there.map(|there| changed(there, &row)).unwrap_or_default(),
             });
             self.write(action, Row::Domain(row), &router, &file);
         }
@@ -190,7 +194,7 @@ impl Plan {
         &mut self,
         mut fragment: Fragment,
         file: &Arc<str>,
-        because: Option<&'static str>,
+        because: Option<String>,
         there: &BTreeMap<(&str, &str), &Fragment>,
     ) {
         let says_the_same = |other: &Fragment| {
@@ -221,6 +225,13 @@ impl Plan {
         let name = fragment.name.clone();
         self.write(action, Row::Fragment(fragment), &name, file);
     }
+}
+
+/// The columns in which two rows differ.
+fn changed(there: &Domain, row: &Domain) -> Vec<String> {
+    let columns = |row| serde_json::to_value(row).ok().and_then(|row| row.as_object().cloned()).unwrap_or_default();
+    let (there, row) = (columns(there), columns(row));
+    row.iter().filter(|(column, value)| there.get(*column) != Some(*value)).map(|(column, _)| column.clone()).collect()
 }
 
 /// The row that is there, with what its router says now.

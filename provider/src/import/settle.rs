@@ -41,7 +41,7 @@ pub(super) struct Settled {
     /// By the router that each stands for.
     pub(super) rows: BTreeMap<Name, Domain>,
     /// Under the names that they have here; why a router is no row.
-    pub(super) fragments: Vec<(Fragment, Arc<str>, Option<&'static str>)>,
+    pub(super) fragments: Vec<(Fragment, Arc<str>, Option<String>)>,
     pub(super) renamed: Vec<Renamed>,
     pub(super) left_out: Vec<Left>,
     pub(super) files: BTreeMap<Name, Arc<str>>,
@@ -57,7 +57,7 @@ struct Choice<'a> {
     /// Routers that are served already, with all that they name.
     present: BTreeSet<Name>,
     rows: BTreeMap<Name, Domain>,
-    because: BTreeMap<Name, &'static str>,
+    because: BTreeMap<Name, String>,
     /// The routers that rows compile to.
     routers: BTreeSet<Name>,
 }
@@ -212,11 +212,12 @@ impl Choice<'_> {
                         if places.insert(place) {
                             self.rows.insert(name.clone(), row);
                         } else {
-                            self.because.insert(name.clone(), "another router is the row of this host and path");
+                            self.because
+                                .insert(name.clone(), "another router is the row of this host and path".to_owned());
                         }
                     }
                     Ok(_) => {}
-                    Err(reason) => drop(self.because.insert(name.clone(), reason)),
+                    Err(reason) => drop(self.because.insert(name.clone(), reason.to_owned())),
                 }
             }
         }
@@ -240,13 +241,13 @@ impl Choice<'_> {
                 let route = compiler.route(&Key::domain(row.id));
                 let own = route.and_then(|route| route.routers.first());
                 let own = own.map(|(_, own)| (name.0, own.to_string()));
-                let live = route.is_some_and(|route| route.state == State::Live);
-                let Some(own) = own.filter(|_| live) else {
-                    given_up.insert(name.clone(), "the row would not be live: see `export` and [compile]");
+                if let Some(State::Closed { reason }) = route.map(|route| &route.state) {
+                    given_up.insert(name.clone(), format!("as a row it would be closed: {reason}"));
                     continue;
-                };
+                }
+                let Some(own) = own else { continue };
                 if expand::expanded(&running, &own) != expand::expanded(&self.pieces, name) {
-                    given_up.insert(name.clone(), "the row would not mean the same");
+                    given_up.insert(name.clone(), "the row would not mean the same".to_owned());
                     continue;
                 }
                 let default = running.get(&own).and_then(priority).and_then(|priority| u32::try_from(priority).ok());
@@ -260,7 +261,7 @@ impl Choice<'_> {
                     match (priority, self.rows.get_mut(&name)) {
                         (Priority::Explicit(priority), Some(row)) => row.priority = Some(priority),
                         (Priority::OutOfRange, _) => {
-                            given_up.insert(name, "its priority is not from 1 to 1000000, and has to stay");
+                            given_up.insert(name, "its priority is not from 1 to 1000000, and has to stay".to_owned());
                         }
                         (Priority::Own | Priority::Explicit(_), _) => {}
                     }
@@ -406,7 +407,7 @@ impl Choice<'_> {
         }
         for (name, fragment) in fragments {
             let file = settled.files.get(&name).cloned().unwrap_or_default();
-            settled.fragments.push((fragment, file, self.because.get(&name).copied()));
+            settled.fragments.push((fragment, file, self.because.get(&name).cloned()));
         }
         settled.rows = rows;
     }

@@ -297,7 +297,7 @@ fn what_no_row_can_say_stays_as_it_is() {
     for (router, rest, because) in [
         (json!({"rule": "Host(`a.org`) || Host(`b.org`)"}), json!({}), "one host"),
         (json!({"rule": "Host(`a.org`) && Method(`GET`)"}), json!({}), "one host"),
-        (json!({"rule": "Host(`a.org`) && PathPrefix(`/x/`)"}), json!({}), "live"),
+        (json!({"rule": "Host(`a.org`) && PathPrefix(`/x/`)"}), json!({}), "path_prefix: not a path"),
         (json!({"entryPoints": ["web", "websecure"]}), json!({}), "websecure"),
         (json!({"entryPoints": []}), json!({}), "websecure"),
         (json!({"tls": {"options": "default"}}), json!({}), "tls.options"),
@@ -308,12 +308,12 @@ fn what_no_row_can_say_stays_as_it_is() {
         ),
         (json!({"observability": {"metrics": false}}), json!({}), "observability"),
         (json!({"priority": -3}), json!({}), "priority"),
-        (json!({"middlewares": ["nope"]}), json!({}), "live"),
+        (json!({"middlewares": ["nope"]}), json!({}), "no fragment http.middleware/nope"),
     ] {
         let (plan, rows) = imported(&http(&router, &rest));
         assert_eq!(domains(&rows), Vec::<&Domain>::new(), "{router}");
         let line = plan.fragments.iter().find(|line| line.kind == "http.router").unwrap();
-        assert!(line.because.unwrap().contains(because), "{router}: {:?}", line.because);
+        assert!(line.because.as_ref().unwrap().contains(because), "{router}: {:?}", line.because);
         let router = fragments(&rows).into_iter().find(|row| row.kind == "http.router").unwrap();
         assert_eq!((router.name.as_str(), &router.body["service"]), ("r", &json!("s")));
     }
@@ -367,6 +367,7 @@ fn what_somebody_wrote_on_a_row_outlives_an_import() {
     rows.insert(key, Arc::new(Row::Domain(row.clone())));
     let plan = source(&config).plan(&rows, &settings());
     assert_eq!((plan.changes(), plan.rows[0].action), (1, Action::Update));
+    assert_eq!(plan.rows[0].changed, ["access_tier"]);
     let rows = taken_over(&plan, &rows);
     let [now] = domains(&rows)[..] else { panic!("{rows:?}") };
     assert_eq!((now.id, now.owner.as_deref(), now.access_tier.as_str()), (row.id, Some("ann"), "public"));
