@@ -245,7 +245,10 @@ impl Choice<'_> {
                     given_up.insert(name.clone(), format!("as a row it would be closed: {reason}"));
                     continue;
                 }
-                let Some(own) = own else { continue };
+                let Some(own) = own else {
+                    given_up.insert(name.clone(), "as a row it would have no router".to_owned());
+                    continue;
+                };
                 if expand::expanded(&running, &own) != expand::expanded(&self.pieces, name) {
                     given_up.insert(name.clone(), "the row would not mean the same".to_owned());
                     continue;

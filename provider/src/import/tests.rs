@@ -373,6 +373,39 @@ fn what_somebody_wrote_on_a_row_outlives_an_import() {
     assert_eq!((now.id, now.owner.as_deref(), now.access_tier.as_str()), (row.id, Some("ann"), "public"));
 }
 
+/// A row in maintenance does not say what it was before, so elsewhere it can only stay closed.
+#[test]
+fn an_export_with_closed_rows_changes_nothing_here_and_opens_nothing_elsewhere() {
+    let rows = [
+        ("a.test", json!({"status": "maintenance"})),
+        ("b.test", json!({"access_tier": "internal"})),
+        ("b.test", json!({"path_prefix": "/x!", "middlewares": ["nope"], "auth_required": true})),
+        ("c.test", json!({"status": "draft"})),
+    ];
+    let rows: Rows = (1..)
+        .zip(rows)
+        .map(|(n, (name, columns))| {
+            let mut row = domain_with(name, &columns);
+            row.id = uuid::Uuid::from_u128(n);
+            (Key::domain(row.id), Arc::new(Row::Domain(row)))
+        })
+        .collect();
+    let with_pages = Arc::new(Settings { self_url: Some("http://127.0.0.1:8001".to_owned()), ..(*settings()).clone() });
+    let mut compiler = Compiler::new(Arc::clone(&with_pages));
+    compiler.apply(rows.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
+    let config = exported(compiler.pieces());
+    let here = source(&config).plan(&rows, &with_pages);
+    assert_eq!(here.changes(), 0, "{here:#?}");
+    let (plan, elsewhere) = imported(&config);
+    let [row] = domains(&elsewhere)[..] else { panic!("{plan:#?}") };
+    assert_eq!((row.domain.as_str(), row.access_tier.as_str()), ("b.test", "internal"));
+    let after = exported(&compiled(&elsewhere));
+    for router in ["a.test", "b.test-x"] {
+        assert_eq!(after["http"]["routers"][router]["service"], "charliehub-closed", "{router}: {after:#}");
+    }
+    assert_eq!(plan.warnings.iter().filter(|said| said.contains("answers 503")).count(), 2, "{:?}", plan.warnings);
+}
+
 /// Valid rows that are live, on hosts where they meet.
 fn any_row() -> impl Strategy<Value = Domain> {
     let name = prop::sample::select(vec!["a.test", "*.a.test", "x.a.test", "b.test", "xn--9ca.test"]);
