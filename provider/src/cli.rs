@@ -4,6 +4,7 @@
 //! was refused or failed (one line, `error: ...`, with the remedy), 2 when it was called wrongly.
 
 mod check;
+mod completions;
 mod database;
 mod decide;
 mod export;
@@ -100,6 +101,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Print what a shell needs to complete commands and flags
+    ///
+    /// For bash: charliehub-provider completions bash > /etc/bash_completion.d/charliehub-provider
+    Completions { shell: clap_complete::Shell },
     /// Run psql on the configured or private database
     ///
     /// What follows `--` goes to psql: charliehub-provider psql -- -c 'SELECT domain FROM domains'
@@ -185,6 +190,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Export(_)
         | Command::Rehearse(_)
         | Command::DieWith { .. }
+        | Command::Completions { .. }
         | Command::Psql { .. }
         | Command::Token(_)
         | Command::Openapi
@@ -214,6 +220,9 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
         let error = anyhow::Error::from(die_with(*parent, program, arguments));
         return Err(error.context(format!("cannot run {}", program.display())));
     }
+    if let Command::Completions { shell } = &command {
+        return completions::run(*shell).map(|()| ExitCode::SUCCESS);
+    }
     let config = Config::load(flags)?;
     start_log(&config, matches!(command, Command::Serve(_)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -225,7 +234,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Import(import) => import::run(&config, import).await,
             Command::Export(export) => export::run(&config, &export).await,
             Command::Rehearse(wanted) => return rehearse::run(&config, &wanted).await,
-            Command::DieWith { .. } => Ok(()), // became another program above
+            Command::DieWith { .. } | Command::Completions { .. } => Ok(()), // done above, without a configuration
             Command::Psql { args } => return psql::run(&config, &args).await,
             Command::Token(command) => token::run(&config, command).await,
             Command::Openapi => openapi(),
