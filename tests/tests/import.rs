@@ -1,9 +1,9 @@
 //! An edge moves in: its files by Traefik's file provider, and the same files imported, answer alike. And out again.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "fails as its stories do")]
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Instant};
 
-use charliehub_tests::{Answer, Backend, Home, Postgres, Row, Traefik, World, ms, secs, until};
+use charliehub_tests::{Answer, Backend, Home, Postgres, Row, Traefik, World, measured, ms, secs, until};
 use hyper::{Method, Response};
 use serde_json::Value;
 
@@ -298,6 +298,32 @@ async fn another_systems_table_is_shown_first_and_taken_over_with_yes() {
     assert_eq!(signed, "import: moving over");
     let answer = world.provider.send(Method::GET, "/api/domains", "").await;
     assert!(answer.text().contains("moved.test") && answer.took < ms(5_000), "{}", answer.text());
+}
+
+/// The goal is that of a release build, and is held there; one without optimisation has a tenth to do.
+#[tokio::test]
+async fn ten_thousand_routers_are_in_within_seconds() {
+    let many = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+    let world = World::new().await;
+    let (mut routers, mut services) = (String::new(), String::new());
+    for n in 0..many {
+        let (a, b) = (n / 250, n % 250);
+        writeln!(
+            routers,
+            "    r{n}: {{rule: 'Host(`h{n}.bulk.test`)', entryPoints: [websecure], service: s{n}, tls: {{}}}}"
+        )
+        .unwrap();
+        writeln!(services, "    s{n}: {{loadBalancer: {{servers: [{{url: 'http://10.0.{a}.{b}:80'}}]}}}}").unwrap();
+    }
+    let file = world.home.join("many.yml");
+    std::fs::write(&file, format!("http:\n  routers:\n{routers}  services:\n{services}")).unwrap();
+    let began = Instant::now();
+    let said = world.provider.must(&["import", file.to_str().unwrap(), "--json"]).await;
+    measured(&format!("{many} routers imported"), began.elapsed());
+    assert!(began.elapsed() < secs(5), "{:?}", began.elapsed());
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["changes"], &said["fragments"]), (&Value::from(many), &serde_json::json!([])));
+    world.provider.until_serves(world.postgres.revision().await, secs(15)).await;
 }
 
 /// Every option that Traefik has, in one configuration.

@@ -43,6 +43,8 @@ fn wrong_usage_is_exit_code_2() {
         &["token", "create", "--role", "agent", "x"],
         &["token", "create", "--role", "reader", "--expires", "soon", "x"],
         &["export", "--format", "toml"],
+        &["import"],
+        &["import", "--yes", "--dry-run", "postgres://h/d"],
         &["nothing"],
     ] {
         assert_eq!(parse(args).unwrap_err().exit_code(), 2, "{args:?}");
