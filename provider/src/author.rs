@@ -12,7 +12,7 @@ use tokio_postgres::{
 #[derive(Clone, Debug, Default)]
 pub struct Author {
     pub actor: String,
-    /// The way in: `api`, `import`, `rollback`, `discard`.
+    /// The way in: `api`, `cli`, `import`, `rollback`, `discard`.
     pub source: &'static str,
     /// The client's address, where there is one.
     pub address: String,
@@ -29,5 +29,19 @@ impl Author {
         let text = [self.actor.as_str(), self.source, &self.address, &self.request_id, &self.reason];
         let text = text.each_ref().map(|text| (text as &(dyn ToSql + Sync), Type::TEXT));
         client.query_typed(SIGN, &text).await.map(drop)
+    }
+
+    /// Writes down what changed no row of the source of truth.
+    pub async fn note(
+        &self,
+        client: &impl GenericClient,
+        kind: &str,
+        detail: &serde_json::Value,
+    ) -> Result<(), tokio_postgres::Error> {
+        const NOTE: &str = "INSERT INTO charliehub.audit_events (actor, source, address, kind, detail)
+            VALUES ($1, $2, nullif($3, ''), $4, $5)";
+        let text = [self.actor.as_str(), self.source, &self.address, kind];
+        let [actor, source, address, kind] = text.each_ref().map(|text| (text as &(dyn ToSql + Sync), Type::TEXT));
+        client.execute_typed(NOTE, &[actor, source, address, kind, (detail, Type::JSONB)]).await.map(drop)
     }
 }

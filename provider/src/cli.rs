@@ -13,6 +13,8 @@ mod migrate;
 mod output;
 mod psql;
 mod rehearse;
+mod revisions;
+mod rollback;
 mod token;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -22,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, Flags, Format},
+    decide::Decision,
     rehearse::die_with,
 };
 
@@ -118,6 +121,14 @@ enum Command {
     Token(token::Command),
     /// Print the description of the API, as OpenAPI 3.1
     Openapi,
+    /// List what was changed, by whom, when and why
+    Revisions(revisions::List),
+    /// Show what is different between two revisions
+    Diff(revisions::Diff),
+    /// Bring back the rows of an earlier revision, as a new one
+    ///
+    /// No name gets more open than it is now: rows that the newest revision narrowed are kept so, and named.
+    Rollback(rollback::Rollback),
     /// List the changes that wait for a decision
     Withheld,
     /// Let a withheld change go live
@@ -194,6 +205,9 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Psql { .. }
         | Command::Token(_)
         | Command::Openapi
+        | Command::Revisions(_)
+        | Command::Diff(_)
+        | Command::Rollback(_)
         | Command::Withheld
         | Command::Approve { .. }
         | Command::Discard { .. } => {
@@ -238,9 +252,12 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Psql { args } => return psql::run(&config, &args).await,
             Command::Token(command) => token::run(&config, command).await,
             Command::Openapi => openapi(),
+            Command::Revisions(list) => revisions::list(&config, &list).await,
+            Command::Diff(diff) => revisions::diff(&config, &diff).await,
+            Command::Rollback(rollback) => rollback::run(&config, rollback).await,
             Command::Withheld => decide::withheld(&config).await,
-            Command::Approve { revision } => decide::run(&config, revision, decide::Decision::Approve).await,
-            Command::Discard { revision } => decide::run(&config, revision, decide::Decision::Discard).await,
+            Command::Approve { revision } => decide::run(&config, revision, Decision::Approve).await,
+            Command::Discard { revision } => decide::run(&config, revision, Decision::Discard).await,
         };
         done.map(|()| ExitCode::SUCCESS)
     })

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use charliehub_proto::domain::{Domain, Protocol};
 use tokio_postgres::{Transaction, types::Type};
 
 use crate::{
@@ -24,8 +25,14 @@ pub fn rows_that_run(base: &Rows, newest: &Rows, running: &BTreeSet<String>) -> 
     };
     let base: Rows = base.iter().filter(|(key, _)| runs(key)).map(|(key, row)| (*key, Arc::clone(row))).collect();
     let mut rows = restricted(&base, newest);
-    for (key, row) in &mut rows {
-        // An intersection that is empty cannot be written down; the newest list is narrow enough.
+    make_writable(&mut rows, newest);
+    rows
+}
+
+/// Gives a list to rows that were narrowed to nobody: an intersection that is empty cannot be written down. The newest list
+/// is narrow enough.
+pub fn make_writable(rows: &mut Rows, newest: &Rows) {
+    for (key, row) in rows {
         if let (Row::Domain(domain), Some(Row::Domain(now))) = (&**row, newest.get(key).map(|row| &**row))
             && domain.ip_allowlist.is_empty()
             && !now.ip_allowlist.is_empty()
@@ -35,18 +42,17 @@ pub fn rows_that_run(base: &Rows, newest: &Rows, running: &BTreeSet<String>) -> 
             *row = Arc::new(Row::Domain(domain));
         }
     }
-    rows
 }
 
 /// What has to be written so that `now` becomes `target`. Rows that do not decode are left as they are.
-fn changes<'a>(now: &'a Rows, target: &'a Rows) -> Vec<(&'a Key, Option<&'a Row>)> {
+pub fn changes<'a>(now: &'a Rows, target: &'a Rows) -> Vec<(&'a Key, Option<&'a Row>)> {
     let gone = now.iter().filter(|(key, row)| !target.contains_key(key) && !matches!(***row, Row::Bad(_)));
     let set = target.iter().filter(|(key, row)| !same(now.get(key), row));
     gone.map(|(key, _)| (key, None)).chain(set.map(|(key, row)| (key, Some(&**row)))).collect()
 }
 
 /// Alike but for the stamps that the database makes.
-fn same(now: Option<&Arc<Row>>, target: &Row) -> bool {
+pub fn same(now: Option<&Arc<Row>>, target: &Row) -> bool {
     match (now.map(|row| &**row), target) {
         (Some(Row::Domain(now)), Row::Domain(target)) => {
             let mut target = target.clone();
@@ -62,33 +68,94 @@ fn same(now: Option<&Arc<Row>>, target: &Row) -> bool {
     }
 }
 
-/// Writes `target` over `now` in `transaction`; returns how many rows changed.
-pub async fn write(transaction: &Transaction<'_>, now: &Rows, target: &Rows) -> Result<usize, tokio_postgres::Error> {
+/// Why the rows cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{} cannot be as they were", .0.iter().map(|refused| refused.name.as_str()).collect::<Vec<_>>().join(", "))]
+    Refused(Vec<Refused>),
+    #[error(transparent)]
+    Database(#[from] tokio_postgres::Error),
+}
+
+/// A row that the constraints forbid by now.
+#[derive(Debug)]
+pub struct Refused {
+    pub name: String,
+    pub error: tokio_postgres::Error,
+}
+
+/// Writes `target` over `now` in `transaction`; returns how many rows changed. Refused rows are all named.
+pub async fn write(transaction: &Transaction<'_>, now: &Rows, target: &Rows) -> Result<usize, Error> {
     let changes = changes(now, target);
-    // First what goes, so that a name is free for the row that has it next.
-    for (key, row) in &changes {
-        let table = name(key.table);
-        let Some(row) = row else {
-            let sql = format!("DELETE FROM charliehub.{table} WHERE id = $1");
-            transaction.execute_typed(&sql, &[(&key.id, Type::UUID)]).await?;
-            continue;
-        };
+    transaction.batch_execute("SAVEPOINT all_rows").await?;
+    match write_all(transaction, now, &changes).await {
+        Ok(()) => return Ok(changes.len()),
+        Err(error) if !is_refusal(&error) => return Err(error.into()),
+        Err(_) => transaction.batch_execute("ROLLBACK TO SAVEPOINT all_rows").await?,
+    }
+    // Once more, a row at a time, to find all that are refused.
+    let mut refused = Vec::new();
+    for change in &changes {
+        transaction.batch_execute("SAVEPOINT one_row").await?;
+        if let Err(error) = write_all(transaction, now, std::slice::from_ref(change)).await {
+            if !is_refusal(&error) {
+                return Err(error.into());
+            }
+            transaction.batch_execute("ROLLBACK TO SAVEPOINT one_row").await?;
+            let row = change.1.or_else(|| now.get(change.0).map(|row| &**row));
+            refused.push(Refused { name: row.map(Row::name).unwrap_or_default(), error });
+        }
+    }
+    Err(Error::Refused(refused))
+}
+
+/// What the database holds against a row.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code().get(..2), Some("22" | "23")))
+}
+
+async fn write_all(
+    transaction: &Transaction<'_>,
+    now: &Rows,
+    changes: &[(&Key, Option<&Row>)],
+) -> Result<(), tokio_postgres::Error> {
+    // First what goes or moves, so that a name is free for the row that has it next.
+    let frees = |key: &Key, row: Option<&Row>| now.get(key).is_some_and(|now| row.is_none_or(|row| moves(now, row)));
+    for (key, _) in changes.iter().filter(|(key, row)| frees(key, *row)) {
+        let sql = format!("DELETE FROM charliehub.{} WHERE id = $1", name(key.table));
+        transaction.execute_typed(&sql, &[(&key.id, Type::UUID)]).await?;
+    }
+    for (key, row) in changes {
         let json = match row {
-            Row::Domain(domain) => serde_json::to_string(domain),
-            Row::Fragment(fragment) => serde_json::to_string(fragment),
-            Row::Bad(_) => continue,
+            Some(Row::Domain(domain)) => serde_json::to_string(domain),
+            Some(Row::Fragment(fragment)) => serde_json::to_string(fragment),
+            Some(Row::Bad(_)) | None => continue,
         }
         .unwrap_or_default();
-        let list = written(key.table);
+        let (table, list) = (name(key.table), written(key.table));
         let record = format!("jsonb_populate_record(NULL::charliehub.{table}, $1::text::jsonb)");
-        let sql = if now.contains_key(key) {
+        let sql = if now.contains_key(key) && !frees(key, *row) {
             format!("UPDATE charliehub.{table} t SET ({list}) = (SELECT {list} FROM {record}) WHERE t.id = $2")
         } else {
             format!("INSERT INTO charliehub.{table} (id, {list}) SELECT $2, {list} FROM {record}")
         };
         transaction.execute_typed(&sql, &[(&json, Type::TEXT), (&key.id, Type::UUID)]).await?;
     }
-    Ok(changes.len())
+    Ok(())
+}
+
+/// True when a row has another name, or another claim to all of an entry point, so that two may want to change places.
+fn moves(now: &Row, target: &Row) -> bool {
+    match (now, target) {
+        (Row::Domain(a), Row::Domain(b)) => {
+            let name = |row: &Domain| (row.domain.clone(), row.path_prefix.clone(), row.tcp_entrypoint.clone());
+            let tcp =
+                |row: &Domain| (row.protocol, (row.protocol == Protocol::Tcp).then_some((row.tls_mode, row.status)));
+            name(a) != name(b) || tcp(a) != tcp(b)
+        }
+        (Row::Fragment(a), Row::Fragment(b)) => (&a.kind, &a.name) != (&b.kind, &b.name),
+        _ => false,
+    }
 }
 
 /// The columns that a writer may set.

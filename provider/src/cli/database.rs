@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tokio_postgres::Client;
 
 use crate::{
+    author::Author,
     config::Config,
     postgres::{self, Connection, Database, migrate, private::Private},
 };
@@ -104,4 +105,9 @@ pub(super) fn explain(error: tokio_postgres::Error) -> anyhow::Error {
 pub(super) fn actor() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+/// The author of what this command writes.
+pub(super) fn author(source: &'static str) -> Author {
+    Author { actor: actor(), source, ..Author::default() }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     auth::{self, Role},
+    decide::{Decision, decide},
     postgres::tests::cluster::Cluster,
 };
 
@@ -81,15 +82,15 @@ async fn a_decision_is_written_once_and_a_wrong_one_says_what_waits() {
     let (_cluster, mut client) = Cluster::migrated().await;
     snapshot(&client, 7, "withheld", &[]).await;
     snapshot(&client, 8, "withheld", &[]).await;
-    decide::decide(&mut client, 7, decide::Decision::Approve).await.unwrap();
-    for decision in [decide::Decision::Approve, decide::Decision::Discard] {
-        let error = decide::decide(&mut client, 7, decision).await.unwrap_err();
+    decide(&mut client, 7, Decision::Approve, &database::author("cli")).await.unwrap();
+    for decision in [Decision::Approve, Decision::Discard] {
+        let error = decide(&mut client, 7, decision, &database::author("cli")).await.unwrap_err();
         assert_eq!(error.to_string(), "revision 7 does not wait for a decision; these do: 8");
     }
-    decide::decide(&mut client, 8, decide::Decision::Approve).await.unwrap();
+    decide(&mut client, 8, Decision::Approve, &database::author("cli")).await.unwrap();
     let sql = "SELECT count(*) FROM audit_events WHERE kind = 'snapshot.approved'";
     assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 2);
-    let error = decide::decide(&mut client, 8, decide::Decision::Approve).await.unwrap_err();
+    let error = decide(&mut client, 8, Decision::Approve, &database::author("cli")).await.unwrap_err();
     assert!(error.to_string().ends_with("nothing does"), "{error}");
 }
 
@@ -114,7 +115,7 @@ async fn a_discarded_change_leaves_the_rows_that_run_and_no_name_more_open() {
         .await
         .unwrap();
     snapshot(&client, 2, "withheld", &["b.test", "d.test", "new.test"]).await;
-    decide::decide(&mut client, 2, decide::Decision::Discard).await.unwrap();
+    decide(&mut client, 2, Decision::Discard, &database::author("cli")).await.unwrap();
     let sql = "SELECT domain || ' ' || access_tier || ' ' || owner FROM domains ORDER BY domain";
     let rows: Vec<String> = client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert_eq!(rows, ["a.test public before", "b.test internal before", "d.test public before"]);
