@@ -14,6 +14,7 @@ pub mod openapi;
 pub mod problem;
 mod query;
 mod rehearse;
+mod revisions;
 mod write;
 
 use std::{
@@ -84,6 +85,14 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(fragments::list, fragments::insert))
         .routes(routes!(fragments::get, fragments::put, fragments::delete))
         .routes(routes!(rehearse::run))
+        .routes(routes!(revisions::read::list))
+        .routes(routes!(revisions::read::get))
+        .routes(routes!(revisions::read::config))
+        .routes(routes!(revisions::read::diff))
+        .routes(routes!(revisions::act::rollback))
+        .routes(routes!(revisions::act::approve))
+        .routes(routes!(revisions::act::discard))
+        .routes(routes!(revisions::read::withheld))
         .routes(routes!(openapi::show))
 }
 
@@ -161,12 +170,28 @@ async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request, next: Nex
     Problem::other_host().into_response()
 }
 
-/// Lets in whom the token allows: to read for GET and HEAD, else to write.
-async fn admit(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
-    let need = if matches!(*request.method(), Method::GET | Method::HEAD) { Need::Read } else { Need::Write };
+/// Lets in whom the token allows.
+async fn admit(
+    State(api): State<Api>,
+    matched: MatchedPath,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let need = need(request.method(), matched.as_str());
     let caller = api.auth.check(request.headers(), need, address(&request)).await?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// Who may use a route: readers may GET and HEAD, editors do the rest, but for these.
+fn need(method: &Method, route: &str) -> Need {
+    match route {
+        // As in `/traefik`, there are secrets in it.
+        "/api/revisions/{n}/config" => Need::Traefik,
+        "/api/revisions/{n}/approve" | "/api/revisions/{n}/discard" | "/api/revisions/{n}/pin" => Need::Admin,
+        _ if matches!(*method, Method::GET | Method::HEAD) => Need::Read,
+        _ => Need::Write,
+    }
 }
 
 fn address(request: &Request) -> IpAddr {

@@ -29,7 +29,7 @@ use self::{
 };
 pub(super) use self::{
     idempotency::{Idempotency, Key as IdempotencyKey},
-    order::{Order, Writing},
+    order::{Order, Writing, author},
     step::{Applied, Op, Step, Target},
 };
 use super::{Api, Problem};

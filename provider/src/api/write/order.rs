@@ -76,14 +76,7 @@ impl Order {
             })?,
         };
         parameters.done(&["dry_run", "rehearse", "wait", "timeout"])?;
-        let request_id = request.extensions().get::<RequestId>().map(|RequestId(id)| id.clone());
-        let author = Author {
-            actor: caller.name.clone(),
-            source: "api",
-            address: address(request).to_string(),
-            request_id: request_id.unwrap_or_default(),
-            reason: reason(request.headers()),
-        };
+        let author = author(request, caller);
         Ok(Self { author, dry_run, rehearse, patience, idempotency: None })
     }
 
@@ -105,6 +98,18 @@ impl Order {
         let key = IdempotencyKey::read(headers)?;
         self.idempotency = key.filter(|_| !self.dry_run).map(|key| Idempotency::new(key, caller.id, body));
         Ok(self)
+    }
+}
+
+/// Who sent a request, from where and why.
+pub(in crate::api) fn author(request: &Request, caller: &Caller) -> Author {
+    let request_id = request.extensions().get::<RequestId>().map(|RequestId(id)| id.clone());
+    Author {
+        actor: caller.name.clone(),
+        source: "api",
+        address: address(request).to_string(),
+        request_id: request_id.unwrap_or_default(),
+        reason: reason(request.headers()),
     }
 }
 
