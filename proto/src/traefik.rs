@@ -20,6 +20,7 @@ mod json;
 mod middleware;
 mod options;
 mod plugin;
+pub mod rule;
 pub mod tcp;
 pub mod tls;
 pub mod udp;

@@ -6,6 +6,7 @@ use super::{
     Duration, Invalid, Kind, Reference, Rules,
     invalid::{exactly_one, require},
     options::{Field, choices, options},
+    rule,
     tls::{CertAndKey, Domain, TlsVersion, check_ciphers, check_versions},
 };
 pub use crate::traefik::middleware::*;
@@ -224,6 +225,7 @@ const MAX_PRIORITY: i64 = i64::MAX - 1000;
 impl Rules for Router {
     fn check(&self) -> Result<(), Invalid> {
         require("rule", &self.rule)?;
+        rule::check_http(&self.rule, self.rule_syntax)?;
         check_priority(self.priority)?;
         if self.parent_refs.is_empty() {
             return Ok(());

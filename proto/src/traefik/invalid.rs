@@ -103,7 +103,7 @@ fn explain(message: &str) -> String {
     }
 }
 
-fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |name: &str| strsim::damerau_levenshtein(&unknown.to_lowercase(), &name.to_lowercase());
     known.iter().copied().min_by_key(|name| distance(name)).filter(|name| distance(name) <= name.len().div_ceil(3))
 }

@@ -10,6 +10,7 @@ use super::{
     },
     invalid::{exactly_one, require},
     options::{Field, options},
+    rule,
     tls::{CertAndKey, Domain},
 };
 
@@ -151,6 +152,7 @@ impl Rules for Router {
     fn check(&self) -> Result<(), Invalid> {
         require("rule", &self.rule)?;
         require("service", &self.service)?;
+        rule::check_tcp(&self.rule, self.rule_syntax, !self.tls.absent())?;
         check_priority(self.priority)
     }
 

@@ -125,6 +125,15 @@ fn mistakes_are_named_with_their_path_and_remedy() {
         ("http.middleware", plugin(json!({"b": null})), "plugin.p.a", "null"),
         ("http.middleware", plugin(json!({"a": 1})), "plugin.p.a", "own name"),
         ("tcp.router", json!({"rule": "HostSNI(`*`)"}), "service", "is required"),
+        ("tcp.router", json!({"rule": "HostSNI(`a`)", "service": "s"}), "rule", "needs TLS"),
+        ("tcp.router", json!({"rule": "Host(`a`)", "service": "s"}), "rule", "did you mean HostSNI?"),
+        (
+            "http.router",
+            json!({"rule": "Host(`a`) && Pth(`/`)"}),
+            "rule",
+            "at character 14: there is no matcher Pth, did you mean Path?",
+        ),
+        ("http.router", json!({"rule": "Host(`a`, `b`)"}), "rule", "takes one value"),
         (
             "tcp.service",
             json!({"loadBalancer": {"servers": [{"address": "a"}]}}),
