@@ -67,7 +67,12 @@ impl Traefik {
         let mut command: Command = guarded(None, "KILL", binary());
         command.arg(format!("--configfile={}", self.config.display()));
         self.process = Some(Process::start(&self.home, &self.name, command));
-        until("Traefik's API answers", secs(15), async || self.try_api("/api/version").await.map(drop)).await;
+        until("Traefik's API answers", secs(15), async || {
+            let answer = self.try_api("/api/version").await?;
+            anyhow::ensure!(answer.status == 200, "{}, so its own routes are not there yet", answer.status);
+            Ok(())
+        })
+        .await;
     }
 
     pub fn kill(&mut self) {

@@ -104,7 +104,7 @@ async fn a_poisoned_fragment_takes_nothing_with_it() {
     }
     world.insert(&Row::http("later.test", hello.address())).await;
     traefik.until_answers("http://later.test/", "hello").await;
-    world.provider.until_metric("quarantined_rows", secs(5), |v| v >= 3.0).await;
+    world.provider.until_metric("quarantined_rows", secs(5), |v| v >= 4.0).await;
     assert_eq!(traefik.get("http://good.test/").await.text(), "hello");
 }
 

@@ -173,12 +173,12 @@ pub fn parse(rule: &str, dialect: Dialect) -> Result<Expr, Error> {
 }
 
 impl Expr {
-    /// All matchers, from left to right, whether negated or not.
-    pub fn matchers(&self) -> Vec<&Matcher> {
+    /// The matchers that must hold, not those that must not, from left to right.
+    fn affirmed(&self, affirmed: bool) -> Vec<&Matcher> {
         match self {
-            Self::Matcher(matcher) => vec![matcher],
-            Self::Not(inner) => inner.matchers(),
-            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(Self::matchers).collect(),
+            Self::Matcher(matcher) => affirmed.then_some(matcher).into_iter().collect(),
+            Self::Not(inner) => inner.affirmed(!affirmed),
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(|part| part.affirmed(affirmed)).collect(),
         }
     }
 }
@@ -189,10 +189,10 @@ pub(super) fn check_http(rule: &str, syntax: Option<RuleSyntax>) -> Result<(), I
 }
 
 /// Checks the rule of a TCP router. The name of a connection without TLS is not known, so nothing but every name will do
-/// (`pkg/server/router/tcp/manager.go`: the first `HostSNI` decides, negated or not).
+/// (`pkg/server/router/tcp/manager.go`: the first `HostSNI` decides that is not negated).
 pub(super) fn check_tcp(rule: &str, syntax: Option<RuleSyntax>, tls: bool) -> Result<(), Invalid> {
     let parsed = parse(rule, Dialect::tcp(syntax)).map_err(Error::of_router)?;
-    let first = parsed.matchers().into_iter().find(|matcher| matcher.name == Name::HostSni);
+    let first = parsed.affirmed(true).into_iter().find(|matcher| matcher.name == Name::HostSni);
     match first.and_then(|matcher| matcher.values.first()) {
         Some(host) if host != "*" && !tls => Err(Invalid::new(
             "rule",

@@ -8,7 +8,7 @@
 mod class;
 mod escape;
 
-use std::{collections::BTreeSet, str::Chars};
+use std::str::Chars;
 
 /// What Go refuses in a regular expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +85,6 @@ struct Parser<'a> {
     flags: Flags,
     open: Vec<Group>,
     group: Group,
-    names: BTreeSet<String>,
     /// The last step was a repetition: another one may not follow.
     repeated: bool,
 }
@@ -98,7 +97,6 @@ impl<'a> Parser<'a> {
             flags: Flags::default(),
             open: Vec::new(),
             group: Group::default(),
-            names: BTreeSet::new(),
             repeated: false,
         }
     }
@@ -176,9 +174,6 @@ impl<'a> Parser<'a> {
                 return Err(self.error("a group whose name is not made of letters, digits and _"));
             }
             self.rest = self.rest.as_str().get(name.len() + 1..).unwrap_or_default().chars();
-            if !self.names.insert(name.to_owned()) {
-                return Err(self.error("two groups of one name"));
-            }
         } else if self.takes("?") && !self.flags()? {
             return Ok(());
         }
