@@ -5,5 +5,15 @@
 pub(super) mod act;
 pub(super) mod read;
 
+use crate::api::Problem;
+
+/// The number of a revision, as it stands in a path.
+fn number(text: &str) -> Result<i64, Problem> {
+    text.parse().map_err(|_| {
+        let detail = "a revision in the path is not a number";
+        Problem::bad_request(detail).field("n").remedy("GET /api/revisions lists them")
+    })
+}
+
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use charliehub_proto::{
 };
 use http::StatusCode;
 
+use super::number;
 use crate::{
     api::{Api, Problem, query::Parameters, write::author},
     auth::Caller,
@@ -25,7 +26,7 @@ use crate::{
 pub(in crate::api) async fn rollback(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path(n): Path<i64>,
+    Path(n): Path<String>,
     request: Request,
 ) -> Result<Json<RolledBack>, Problem> {
     let mut parameters = Parameters::of(request.uri())?;
@@ -33,7 +34,7 @@ pub(in crate::api) async fn rollback(
     parameters.done(&["dry_run"])?;
     let author = author(&request, &caller);
     let mut client = api.pool.get().await?;
-    Ok(Json(rollback::rollback(&mut client, n, &author, &api.settings, dry_run).await?))
+    Ok(Json(rollback::rollback(&mut client, number(&n)?, &author, &api.settings, dry_run).await?))
 }
 
 /// `POST /api/revisions/{n}/approve`: the withheld change goes live.
@@ -43,10 +44,10 @@ pub(in crate::api) async fn rollback(
 pub(in crate::api) async fn approve(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path(n): Path<i64>,
+    Path(n): Path<String>,
     request: Request,
 ) -> Result<Json<Decided>, Problem> {
-    decided(&api, n, &signed(&request, &caller)?, Decision::Approve).await
+    decided(&api, number(&n)?, &signed(&request, &caller)?, Decision::Approve).await
 }
 
 /// `POST /api/revisions/{n}/discard`: the withheld change is dropped, and the rows are those that run.
@@ -56,10 +57,10 @@ pub(in crate::api) async fn approve(
 pub(in crate::api) async fn discard(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path(n): Path<i64>,
+    Path(n): Path<String>,
     request: Request,
 ) -> Result<Json<Decided>, Problem> {
-    decided(&api, n, &signed(&request, &caller)?, Decision::Discard).await
+    decided(&api, number(&n)?, &signed(&request, &caller)?, Decision::Discard).await
 }
 
 /// Who asks, in a request that has no parameters.

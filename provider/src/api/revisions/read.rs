@@ -8,6 +8,7 @@ use axum::{
 use charliehub_proto::revision::{Changed, Compared, Revision, Withheld};
 use http::{HeaderValue, header};
 
+use super::number;
 use crate::{
     api::{Api, Problem, query::Parameters},
     auth::{Caller, Role},
@@ -58,8 +59,9 @@ pub(in crate::api) async fn list(State(api): State<Api>, request: Request) -> Re
 pub(in crate::api) async fn get(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path(n): Path<i64>,
+    Path(n): Path<String>,
 ) -> Result<Json<Changed>, Problem> {
+    let n = number(&n)?;
     let client = api.pool.get().await?;
     Ok(Json(revisions::changed(&**client, n, &api.settings, secrets(&caller)).await?))
 }
@@ -67,7 +69,8 @@ pub(in crate::api) async fn get(
 /// `GET /api/revisions/{n}/config`: the exact bytes. There are secrets in it: for roles traefik and admin.
 #[utoipa::path(get, operation_id = "get_config", path = "/api/revisions/{n}/config", tag = "history", params(("n" = i64, Path)),
     responses((status = 200, body = serde_json::Value, description = "The config, as it was served"), Problem))]
-pub(in crate::api) async fn config(State(api): State<Api>, Path(n): Path<i64>) -> Result<Response, Problem> {
+pub(in crate::api) async fn config(State(api): State<Api>, Path(n): Path<String>) -> Result<Response, Problem> {
+    let n = number(&n)?;
     let client = api.pool.get().await?;
     let bytes = revisions::exact(&**client, n).await?.ok_or_else(|| {
         Problem::not_found(format!("the bytes of revision {n} are not kept"))
@@ -84,11 +87,12 @@ pub(in crate::api) async fn config(State(api): State<Api>, Path(n): Path<i64>) -
 pub(in crate::api) async fn diff(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
-    Path((a, b)): Path<(i64, i64)>,
+    Path((a, b)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let pair = (number(&a)?, number(&b)?);
     let client = api.pool.get().await?;
-    let compared = revisions::compare(&**client, (a, b), &api.settings, secrets(&caller)).await?;
+    let compared = revisions::compare(&**client, pair, &api.settings, secrets(&caller)).await?;
     let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.starts_with("text/plain") {
         return Ok(compared.text.into_response());

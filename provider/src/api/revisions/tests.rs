@@ -54,6 +54,7 @@ async fn each_refusal_of_history_names_its_reason_and_the_remedy() {
         (reader, "GET", "/api/revisions?limit=0", 400, "parameter"),
         (reader, "GET", "/api/revisions?limit=1001", 400, "parameter"),
         (reader, "GET", "/api/revisions?cursor=x", 400, "parameter"),
+        (reader, "GET", "/api/revisions/one", 400, "bad-request"),
         (reader, "GET", "/api/revisions/1", 404, "not-found"),
         (reader, "GET", "/api/revisions/0/diff/1", 404, "not-found"),
         (reader, "GET", "/api/revisions/1/config", 403, "forbidden"),
