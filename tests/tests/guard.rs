@@ -15,6 +15,7 @@ async fn forty() -> (World, Traefik, Backend) {
     (world, traefik, hello)
 }
 
+/// Waits until the newest revision is withheld, and is kept for an operator: that comes behind the swap.
 async fn until_withheld(world: &World) -> u64 {
     let newest = world.postgres.revision().await;
     world.provider.until_metric("withheld", secs(3), |v| v >= 1.0).await;
@@ -26,6 +27,12 @@ async fn until_withheld(world: &World) -> u64 {
         } else {
             Err((withheld, answer.revision()))
         }
+    })
+    .await;
+    until("it is kept for an operator", secs(5), async || {
+        let sql = format!("SELECT count(*) FROM snapshots WHERE revision = {newest} AND state = 'withheld'");
+        let kept = world.postgres.value(&sql).await;
+        if kept == "1" { Ok(()) } else { Err(kept) }
     })
     .await;
     newest
