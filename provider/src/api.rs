@@ -5,22 +5,26 @@
 //!
 //! [`router`] holds the routes of this module; [`finish`] puts what all answers have in common around these and others.
 
+mod audit;
 mod domains;
 mod fields;
 mod fragments;
 mod json;
+mod limit;
 pub mod maintenance;
 pub mod openapi;
 pub mod problem;
 mod query;
 mod rehearse;
 mod revisions;
+mod tokens;
 mod write;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     panic::AssertUnwindSafe,
     sync::Arc,
+    time::Instant,
 };
 
 use axum::{
@@ -32,14 +36,18 @@ use axum::{
 };
 use charliehub_proto::problem::MEDIA_TYPE;
 use futures_util::FutureExt as _;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tracing::Instrument as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-pub use self::{maintenance::Messages, problem::Problem};
+pub use self::{
+    limit::{Limits, Policy},
+    maintenance::Messages,
+    problem::{Problem, Said},
+};
 use crate::{
-    auth::{Auth, Hosts, Need},
+    auth::{Auth, Caller, Hosts, Need, permit},
     compile::Settings,
     postgres::Pool,
     rehearse::Rehearsal,
@@ -60,6 +68,7 @@ pub struct Api {
     pub rehearsal: Arc<Rehearsal>,
     /// A change of a row must name the version that it is about.
     pub strict_locking: bool,
+    pub limits: Arc<Limits>,
 }
 
 /// The client's address, put on each request by who accepts connections.
@@ -69,6 +78,10 @@ pub struct Peer(pub IpAddr);
 /// The route that answered, as it was declared: put on each response, for the metrics.
 #[derive(Clone, Debug)]
 pub struct Route(pub MatchedPath);
+
+/// The owner of the token that a request came with, put on each response for the audit.
+#[derive(Clone, Debug)]
+pub struct Known(pub String);
 
 /// What a request is called in logs, in the database and in its answer.
 #[derive(Clone, Debug)]
@@ -93,6 +106,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::act::approve))
         .routes(routes!(revisions::act::discard))
         .routes(routes!(revisions::read::withheld))
+        .routes(routes!(tokens::list, tokens::insert))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
         .routes(routes!(openapi::show))
 }
 
@@ -171,16 +187,50 @@ async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request, next: Nex
 }
 
 /// Lets in whom the token allows.
-async fn admit(
-    State(api): State<Api>,
-    matched: MatchedPath,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+async fn admit(State(api): State<Api>, matched: MatchedPath, request: Request, next: Next) -> Response {
     let need = need(request.method(), matched.as_str());
-    let caller = api.auth.check(request.headers(), need, address(&request)).await?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    pass(&api, need, request, next).await
+}
+
+/// Names the caller to the handler and to the audit, and counts the request. Every answer says what is left to the caller.
+async fn pass(api: &Api, need: Need, request: Request, next: Next) -> Response {
+    let from = address(&request);
+    let (parts, body) = request.into_parts();
+    let identified = api.auth.identify(&parts, from).await;
+    let mut request = Request::from_parts(parts, body);
+    let caller = match identified {
+        Ok(caller) => caller,
+        Err(refusal) => return with(api.limits.headers(), Problem::from(refusal).into_response()),
+    };
+    let (headers, counted) = api.limits.count(caller.id, Instant::now());
+    let allowed = counted.and_then(|()| Ok(permit(&caller, need)?)).and_then(|()| scoped(&caller, &request));
+    let mut response = match allowed {
+        Ok(()) => {
+            request.extensions_mut().insert(caller.clone());
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    };
+    response.extensions_mut().insert(Known(caller.name));
+    with(headers, response)
+}
+
+/// Routes that ask [`crate::auth::Scope`] about each row. Others are closed to tokens with a scope.
+const SCOPED: &[&str] = &[];
+
+fn scoped(caller: &Caller, request: &Request) -> Result<(), Problem> {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if caller.scope.is_everything() || SCOPED.contains(&route) {
+        return Ok(());
+    }
+    let detail = format!("the token is limited to {}, and {route} is not by row", caller.scope);
+    Err(Problem::new(StatusCode::FORBIDDEN, "scope", "It is outside of the token's scope", detail)
+        .remedy("use a token without a scope here"))
+}
+
+fn with(headers: HeaderMap, mut response: Response) -> Response {
+    response.headers_mut().extend(headers);
+    response
 }
 
 /// Who may use a route: readers may GET and HEAD, editors do the rest, but for these.
@@ -188,6 +238,7 @@ fn need(method: &Method, route: &str) -> Need {
     match route {
         // As in `/traefik`, there are secrets in it.
         "/api/revisions/{n}/config" => Need::Traefik,
+        "/api/audit" | "/api/tokens" | "/api/tokens/{id}" => Need::Admin,
         "/api/revisions/{n}/approve" | "/api/revisions/{n}/discard" | "/api/revisions/{n}/pin" => Need::Admin,
         _ if matches!(*method, Method::GET | Method::HEAD) => Need::Read,
         _ => Need::Write,

@@ -24,7 +24,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::{interval, sleep},
 };
 use tokio_rustls::{
@@ -39,10 +39,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::follow::Follow;
 use crate::{
     api::{self, Api},
-    auth::{Auth, Hosts},
+    audit::refusals::Refusals,
+    auth::{Auth, Hosts, Proxies},
     certificate,
+    changes::Changes,
     compile::{ForwardAuth, Settings},
-    config::{Config, Tls},
+    config::{Config, Tls, TrustedProxies},
     guard::Limits,
     instances::Instances,
     metrics,
@@ -75,7 +77,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let current = Arc::new(Current::default());
     let status = Arc::new(Status::default());
     let auth = Arc::new(Auth::open(&data_dir));
+    if let Some(trusted) = &config.access.trusted {
+        auth.trust(proxies(trusted));
+    }
     let instances = Arc::new(Instances::default());
+    let refusals = Arc::new(Refusals::default());
     let tls = config.serve.tls.as_ref().map(acceptor).transpose()?;
     let listener = TcpListener::bind(config.serve.listen).await.with_context(|| {
         format!(
@@ -108,6 +114,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         rehearsal: Arc::new(Rehearsal::configured(&config.rehearse, Arc::clone(&settings))),
         settings,
         strict_locking: config.serve.strict_locking,
+        limits: Arc::new(api::Limits::new(api::Policy {
+            rate: config.serve.rate_limit,
+            burst: config.serve.rate_burst,
+        })),
     };
     let server = Arc::new(Server {
         api: api::finish(api::router(api), Hosts::new(config.hosts())),
@@ -115,6 +125,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         auth: Arc::clone(&auth),
         hosts: Hosts::new(config.hosts()),
         instances: Arc::clone(&instances),
+        refusals: Arc::clone(&refusals),
         status: Arc::clone(&status),
         max_wait: config.serve.max_wait,
         metrics: handle.clone(),
@@ -132,12 +143,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     tasks.spawn(Arc::clone(&recorder).keep_on_disk(data_dir.clone(), keeping.clone()));
     let retention = Retention { keep: i32::try_from(config.history.keep).unwrap_or(i32::MAX), age: config.history.age };
+    let changed = Arc::new(Notify::new());
     let follow = Follow {
         publisher,
         recorder: Arc::clone(&recorder),
         status,
         auth: Arc::clone(&auth),
         pool: pool.clone(),
+        changes: Arc::clone(&changed),
         told: BTreeSet::new(),
         outcomes: Vec::new(),
     };
@@ -166,7 +179,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
                     return;
                 }
             };
-            tracker.spawn(recorder.keep_in_history(pool.clone(), retention, keeping));
+            tracker.spawn(recorder.keep_in_history(pool.clone(), retention, keeping.clone()));
+            tracker.spawn(async move { refusals.keep(pool, keeping).await });
+            let pool = follow.pool.clone();
+            if let Some(file) = config.log.changes_file.clone() {
+                let log = Changes::new(file, &config.serve.data_dir);
+                tracker.spawn(log.follow(pool.clone(), changed, stop.clone()));
+            }
             tracker.spawn({
                 let stop = stop.clone();
                 async move {
@@ -278,6 +297,17 @@ async fn renew(pool: Pool) {
 
 fn messages(current: Arc<Current>) -> api::maintenance::Messages {
     Arc::new(move |id| current.load()?.messages.get(id).map(ToString::to_string))
+}
+
+fn proxies(trusted: &TrustedProxies) -> Proxies {
+    // Only names of roles come this far.
+    let roles = trusted.group_roles.iter().filter_map(|(group, role)| Some((group.clone(), role.parse().ok()?)));
+    Proxies {
+        networks: trusted.networks.clone(),
+        user_header: trusted.user_header.clone(),
+        groups_header: trusted.groups_header.clone(),
+        roles: roles.collect(),
+    }
 }
 
 /// What the compiler has to know of the configuration; `address` is where we listen.

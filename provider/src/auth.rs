@@ -8,6 +8,9 @@
 mod failures;
 mod file;
 mod host;
+mod list;
+mod proxy;
+mod scope;
 mod token;
 
 use std::{
@@ -17,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -34,7 +37,10 @@ use self::{failures::Failures, token::Hash};
 pub use self::{
     file::write_private,
     host::Hosts,
-    token::{Made, ensure_admin, make},
+    list::{Listed, State, list},
+    proxy::Proxies,
+    scope::{Outside, Scope},
+    token::{Broken, Made, New, broken_rule, ensure_admin, make, make_new, revoke},
 };
 use crate::postgres::{self, Pool};
 
@@ -50,7 +56,7 @@ const PASS: Duration = Duration::from_secs(1);
 const USED: Duration = Duration::from_mins(1);
 
 /// What a token is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Reads `/traefik`.
@@ -123,6 +129,9 @@ pub struct Caller {
     pub role: Role,
     /// The one agent or instance that it may speak for.
     pub subject: Option<String>,
+    /// The rows that it may touch.
+    #[serde(default)]
+    pub scope: Scope,
 }
 
 /// Why a request is not let in.
@@ -134,6 +143,8 @@ pub enum Refusal {
     Unknown,
     #[error("role `{has}` may not do this; it needs {}", needs.iter().map(|role| format!("`{role}`")).collect::<Vec<_>>().join(" or "))]
     Role { has: Role, needs: &'static [Role] },
+    #[error("a write that a page of another site could have sent")]
+    Forged,
     #[error("too many wrong tokens from this address")]
     Slow { seconds: u64 },
 }
@@ -199,6 +210,8 @@ pub struct Auth {
     failures: Mutex<Failures>,
     wanted: Notify,
     reloads: watch::Sender<u64>,
+    /// Unset: nobody is believed without a token.
+    proxies: OnceLock<Proxies>,
 }
 
 impl Auth {
@@ -217,6 +230,7 @@ impl Auth {
             failures: Mutex::default(),
             wanted: Notify::new(),
             reloads: watch::Sender::new(0),
+            proxies: OnceLock::new(),
         }
     }
 
@@ -287,9 +301,31 @@ impl Auth {
 
     /// Lets a request in, or says why not. A token that is not known yet waits for the table, a second at most.
     pub async fn check(&self, headers: &HeaderMap, need: Need, address: IpAddr) -> Result<Caller, Refusal> {
+        let caller = self.bearer(headers, address).await?;
+        permit(&caller, need)?;
+        Ok(caller)
+    }
+
+    /// Who sends a request: the owner of its token, or, without one, the user whom a trusted proxy names.
+    pub async fn identify(&self, request: &http::request::Parts, address: IpAddr) -> Result<Caller, Refusal> {
+        if let Some(proxies) = self.proxies.get()
+            && !request.headers.contains_key(http::header::AUTHORIZATION)
+            && let Some(caller) = proxies.caller(request, address)?
+        {
+            return Ok(caller);
+        }
+        self.bearer(&request.headers, address).await
+    }
+
+    /// Trusts proxies from now on. The first call counts.
+    pub fn trust(&self, proxies: Proxies) {
+        drop(self.proxies.set(proxies));
+    }
+
+    async fn bearer(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Refusal> {
         let hash = Hash::of(bearer(headers).ok_or(Refusal::Missing)?);
         if let Some(caller) = self.find(hash) {
-            return permit(caller, need);
+            return Ok(caller);
         }
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).one_more(address, Instant::now())?;
         let mut reloads = self.reloads.subscribe();
@@ -305,7 +341,7 @@ impl Auth {
             }
             None
         };
-        permit(tokio::time::timeout(PATIENCE, twice).await.ok().flatten().ok_or(Refusal::Unknown)?, need)
+        tokio::time::timeout(PATIENCE, twice).await.ok().flatten().ok_or(Refusal::Unknown)
     }
 
     /// Waits until the tokens are known: from the disk, or by the first answer of the database.
@@ -351,9 +387,10 @@ async fn flush_used(client: &tokio_postgres::Client, tokens: &Tokens) -> Result<
     Ok(())
 }
 
-fn permit(caller: Caller, need: Need) -> Result<Caller, Refusal> {
+/// Whether the caller's role may.
+pub fn permit(caller: &Caller, need: Need) -> Result<(), Refusal> {
     if need.roles().contains(&caller.role) {
-        return Ok(caller);
+        return Ok(());
     }
     Err(Refusal::Role { has: caller.role, needs: need.roles() })
 }

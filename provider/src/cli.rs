@@ -3,6 +3,7 @@
 //! A command prints its result on stdout and all else on stderr. It ends with 0 when it did what it was asked, 1 when it
 //! was refused or failed (one line, `error: ...`, with the remedy), 2 when it was called wrongly.
 
+mod audit;
 mod check;
 mod completions;
 mod database;
@@ -129,6 +130,8 @@ enum Command {
     ///
     /// No name gets more open than it is now: rows that the newest revision narrowed are kept so, and named.
     Rollback(rollback::Rollback),
+    /// Say who did what, from the audit
+    AuditReport(audit::Report),
     /// List the changes that wait for a decision
     Withheld,
     /// Let a withheld change go live
@@ -208,6 +211,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Revisions(_)
         | Command::Diff(_)
         | Command::Rollback(_)
+        | Command::AuditReport(_)
         | Command::Withheld
         | Command::Approve { .. }
         | Command::Discard { .. } => {
@@ -255,6 +259,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Revisions(list) => revisions::list(&config, &list).await,
             Command::Diff(diff) => revisions::diff(&config, &diff).await,
             Command::Rollback(rollback) => rollback::run(&config, rollback).await,
+            Command::AuditReport(report) => return audit::run(&config, &report).await,
             Command::Withheld => decide::withheld(&config).await,
             Command::Approve { revision } => decide::run(&config, revision, Decision::Approve).await,
             Command::Discard { revision } => decide::run(&config, revision, Decision::Discard).await,

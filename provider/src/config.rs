@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderName;
 use ipnet::IpNet;
 
 pub use self::value::duration;
@@ -52,6 +53,9 @@ pub struct Serve {
     pub insecure: bool,
     /// Changes of rows must name the version that they are about.
     pub strict_locking: bool,
+    /// Requests to the API that each token may send: a second, and at once.
+    pub rate_limit: u32,
+    pub rate_burst: u32,
     pub tls: Option<Tls>,
     /// Names beside our own that a `Host` header may hold, in lower case.
     pub allowed_hosts: BTreeSet<String>,
@@ -115,6 +119,18 @@ pub struct Access {
     /// Who is internal. Empty: internal rows answer 503.
     pub internal_networks: Vec<IpNet>,
     pub forward_auth: Option<ForwardAuth>,
+    /// Proxies whose word about a user is taken. None: nobody's.
+    pub trusted: Option<TrustedProxies>,
+}
+
+/// Whom we believe that a user was let in, and what the user's groups may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedProxies {
+    pub networks: Vec<IpNet>,
+    pub user_header: HeaderName,
+    pub groups_header: HeaderName,
+    /// A group and the name of its role.
+    pub group_roles: Vec<(String, String)>,
 }
 
 /// The service that rows with `auth_required` ask.
@@ -169,6 +185,8 @@ pub struct Log {
     pub format: Format,
     /// As `tracing_subscriber::EnvFilter` reads it.
     pub filter: String,
+    /// Where each change is a line; none when that is turned off.
+    pub changes_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,7 +296,7 @@ impl Config {
             },
             rehearse: rehearse(&settings)?,
             traefik: settings.traefik()?,
-            log: log(&settings)?,
+            log: log(&settings, &serve.data_dir)?,
             serve,
         })
     }
@@ -337,8 +355,17 @@ fn serve(settings: &Settings, default_data_dir: PathBuf) -> Result<Serve, Error>
     let data_dir = settings.path("serve.data_dir")?.unwrap_or(default_data_dir);
     let data_dir = std::path::absolute(&data_dir)
         .map_err(|error| Error::new(settings.place("serve.data_dir"), error.to_string(), "write an absolute path"))?;
-    let strict_locking = settings.boolean("serve.strict_locking")?.unwrap_or(false);
-    Ok(Serve { listen, max_wait, data_dir, insecure, strict_locking, tls, allowed_hosts })
+    Ok(Serve {
+        listen,
+        max_wait,
+        data_dir,
+        insecure,
+        strict_locking: settings.boolean("serve.strict_locking")?.unwrap_or(false),
+        rate_limit: settings.number("serve.rate_limit", 1..=1_000_000)?.unwrap_or(1000),
+        rate_burst: settings.number("serve.rate_burst", 1..=1_000_000)?.unwrap_or(2000),
+        tls,
+        allowed_hosts,
+    })
 }
 
 fn database(settings: &Settings) -> Result<Database, Error> {
@@ -422,7 +449,8 @@ fn access(settings: &Settings) -> Result<Access, Error> {
             ));
         }
     };
-    Ok(Access { internal_networks: settings.networks("access.internal_networks")?, forward_auth })
+    let internal_networks = settings.networks("access.internal_networks")?;
+    Ok(Access { internal_networks, forward_auth, trusted: trusted(settings)? })
 }
 
 fn rehearse(settings: &Settings) -> Result<Rehearse, Error> {
@@ -434,7 +462,46 @@ fn rehearse(settings: &Settings) -> Result<Rehearse, Error> {
     Ok(Rehearse { traefik, timeout: settings.duration("rehearse.timeout")? })
 }
 
-fn log(settings: &Settings) -> Result<Log, Error> {
+fn trusted(settings: &Settings) -> Result<Option<TrustedProxies>, Error> {
+    let networks = settings.networks("access.trusted_proxies")?;
+    let roles = settings.list("access.group_roles")?;
+    let header = |key: &str, usual: &'static str| {
+        let name = settings.text(key)?.unwrap_or_else(|| usual.to_owned());
+        HeaderName::try_from(&name).map_err(|_| {
+            Error::new(settings.place(key), format!("`{name}` is no name of a header"), format!("write it as {usual}"))
+        })
+    };
+    let (user_header, groups_header) =
+        (header("access.user_header", "Remote-User")?, header("access.groups_header", "Remote-Groups")?);
+    let (given, missing) = match (networks.is_empty(), roles.as_ref().is_none_or(Vec::is_empty)) {
+        (true, true) => return Ok(None),
+        (false, false) => {
+            let group_roles: Result<_, _> =
+                roles.unwrap_or_default().iter().map(|text| group_role(settings, text)).collect();
+            return Ok(Some(TrustedProxies { networks, user_header, groups_header, group_roles: group_roles? }));
+        }
+        (false, true) => ("access.trusted_proxies", "access.group_roles"),
+        (true, false) => ("access.group_roles", "access.trusted_proxies"),
+    };
+    let what = format!("`{given}` is set and `{missing}` is not");
+    Err(Error::new(settings.place(given), what, "set both: who is believed, and what its users' groups may do"))
+}
+
+fn group_role(settings: &Settings, text: &str) -> Result<(String, String), Error> {
+    let pair = text.split_once('=').map(|(group, role)| (group.trim(), role.trim()));
+    match pair {
+        Some((group, role @ ("reader" | "editor" | "admin"))) if !group.is_empty() && !group.contains(',') => {
+            Ok((group.to_owned(), role.to_owned()))
+        }
+        _ => Err(Error::new(
+            settings.place("access.group_roles"),
+            format!("`{text}` is not a group and its role"),
+            "write it as ops=editor; the roles are reader, editor and admin",
+        )),
+    }
+}
+
+fn log(settings: &Settings, data_dir: &Path) -> Result<Log, Error> {
     let format = match settings.text("log.format")?.as_deref() {
         None | Some("text") => Format::Text,
         Some("json") => Format::Json,
@@ -447,7 +514,12 @@ fn log(settings: &Settings) -> Result<Log, Error> {
     tracing_subscriber::EnvFilter::try_new(&filter).map_err(|error| {
         Error::new(settings.place("log.filter"), format!("`{filter}`: {error}"), "use a level such as info or debug")
     })?;
-    Ok(Log { format, filter })
+    let changes_file = match settings.text("log.changes_file")?.as_deref() {
+        None => Some(data_dir.join("changes.log")),
+        Some("" | "off") => None,
+        Some(path) => Some(PathBuf::from(path)),
+    };
+    Ok(Log { format, filter, changes_file })
 }
 
 /// Where state goes when nobody says: systemd's, the system's for root, the user's.

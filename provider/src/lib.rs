@@ -22,6 +22,8 @@ pub mod revisions;
 pub mod record;
 pub mod hold;
 pub mod auth;
+pub mod audit;
+pub mod changes;
 pub mod instances;
 pub mod api;
 pub mod certificate;

@@ -18,7 +18,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, response::IntoResponse as _};
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, Uri, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use metrics::{Counter, SharedString, counter, gauge, histogram};
@@ -34,7 +34,8 @@ use tower::ServiceExt as _;
 
 use self::{health::Status, poll::Memory};
 use crate::{
-    api::{Peer, Problem, Route},
+    api::{Known, Peer, Problem, Route, Said},
+    audit::refusals::{Refusal, Refusals},
     auth::{Auth, Hosts},
     instances::Instances,
     metrics as name,
@@ -50,12 +51,17 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// After `accept` failed for want of a resource.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// Letters of a path and of a reason in the audit.
+const NOTED: usize = 500;
+
 /// What requests are answered from.
 pub struct Server {
     pub current: Arc<Current>,
     pub auth: Arc<Auth>,
     pub hosts: Hosts,
     pub instances: Arc<Instances>,
+    /// Who was turned away.
+    pub refusals: Arc<Refusals>,
     pub status: Arc<Status>,
     pub max_wait: Duration,
     pub metrics: PrometheusHandle,
@@ -165,6 +171,39 @@ impl Server {
     }
 
     async fn answer(self: &Arc<Self>, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
+        let asked = (request.method().clone(), request.uri().clone()); // shared, not copied
+        let response = self.answer_unnoted(connection, request).await;
+        self.note(connection, &asked, &response);
+        response
+    }
+
+    /// Leaves a note for the audit when the request was refused: to anybody for want of a right, to a known caller also
+    /// a write for what it holds.
+    fn note(&self, connection: &Connection, (method, uri): &(Method, Uri), response: &Response<Body>) {
+        let (status, known) = (response.status(), response.extensions().get::<Known>());
+        let by_right = matches!(status.as_u16(), 401 | 403 | 421 | 429);
+        let write = known.is_some() && status.is_client_error() && !matches!(*method, Method::GET | Method::HEAD);
+        if !by_right && !write {
+            return;
+        }
+        let said = response.extensions().get::<Said>();
+        let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+        let refusal = Refusal {
+            address: connection.peer.ip(),
+            actor: known.map(|Known(name)| name.clone()),
+            status: status.as_u16(),
+            problem: said
+                .map(|said| said.kind.trim_start_matches("urn:charliehub:problem:").to_owned())
+                .unwrap_or_default(),
+            why: said.map(|said| said.detail.chars().take(NOTED).collect()).unwrap_or_default(),
+            method: method.to_string(),
+            path: uri.path().chars().take(NOTED).collect(),
+            request_id: id.map(str::to_owned),
+        };
+        self.refusals.note(refusal, jiff::Timestamp::now());
+    }
+
+    async fn answer_unnoted(self: &Arc<Self>, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
         let read = request.method() == Method::GET || request.method() == Method::HEAD;
         let ours = read && matches!(request.uri().path(), "/traefik" | "/healthz" | "/readyz" | "/metrics");
         if !ours {

@@ -19,7 +19,10 @@ use utoipa::{
 };
 
 pub(crate) use self::constraints::REMEDIES;
-use crate::{auth::Refusal, postgres, rehearse};
+use crate::{
+    auth::{Outside, Refusal},
+    postgres, rehearse,
+};
 
 const INVALID: &str = "A field is not valid";
 
@@ -28,6 +31,13 @@ const INVALID: &str = "A field is not valid";
 pub struct Problem {
     body: Box<Body>,
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// What a refusal said, put on its response for the audit.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub kind: String,
+    pub detail: String,
 }
 
 impl Problem {
@@ -134,6 +144,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.body.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self.body)).into_response();
+        response.extensions_mut().insert(Said { kind: self.body.kind.clone(), detail: self.body.detail.clone() });
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         for (name, value) in self.headers {
             response.headers_mut().insert(name, value);
@@ -186,6 +197,8 @@ impl From<Refusal> for Problem {
                 Self::new(StatusCode::FORBIDDEN, "forbidden", "The token's role may not do this", detail)
                     .remedy(format!("use a token made with: charliehub-provider token create --role {role} NAME"))
             }
+            Refusal::Forged => Self::new(StatusCode::FORBIDDEN, "cross-site", "It may come from another site", detail)
+                .remedy("send `Content-Type: application/json` or `X-Requested-With`, from a page of this host"),
             Refusal::Slow { seconds } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "slow-down", "Too many wrong tokens", detail)
                     .remedy("mend the token; a valid one is not slowed down")
@@ -208,6 +221,15 @@ impl From<rehearse::Error> for Problem {
         }
         tracing::warn!(error = %anyhow::Error::from(error), "a rehearsal failed");
         Self::unavailable(10, detail).remedy(remedy)
+    }
+}
+
+impl From<Outside> for Problem {
+    fn from(outside: Outside) -> Self {
+        let field = outside.field;
+        Self::new(StatusCode::FORBIDDEN, "scope", "It is outside of the token's scope", outside.to_string())
+            .field(field)
+            .remedy("stay within the scope, or ask an administrator for a token with another one")
     }
 }
 

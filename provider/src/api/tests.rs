@@ -17,6 +17,7 @@ use crate::{
 /// The API with a token of each of two roles; `pool` may lead nowhere.
 pub(super) struct World {
     app: Router,
+    auth: Arc<Auth>,
     pub(super) editor: String,
     pub(super) reader: String,
     _data_dir: tempfile::TempDir,
@@ -55,10 +56,11 @@ impl World {
         let settings = Arc::new(settings);
         let off = crate::config::Rehearse { traefik: None, timeout: None };
         let rehearsal = Arc::new(Rehearsal::configured(&off, Arc::clone(&settings)));
-        let api = Api { pool, auth: auth.clone(), messages, current, settings, rehearsal, strict_locking };
+        let limits = Arc::new(Limits::new(Policy { rate: 10_000, burst: 10_000 }));
+        let api = Api { pool, auth: auth.clone(), messages, current, settings, rehearsal, strict_locking, limits };
         let routes = router(api).route("/panics", get(async || -> Response { panic!("a test panics") }));
         let app = finish(routes, Hosts::new(BTreeSet::from(["edge.example.org".to_owned()])));
-        (Self { app, editor, reader, _data_dir: data_dir }, auth)
+        (Self { app, auth: Arc::clone(&auth), editor, reader, _data_dir: data_dir }, auth)
     }
 
     pub(super) async fn send(
@@ -273,4 +275,82 @@ async fn the_first_start_makes_an_admin_token_and_the_second_does_not() {
     auth::ensure_admin(&mut client, &missing).await.unwrap_err();
     let left: i64 = client.query_one("SELECT count(*) FROM tokens", &[]).await.unwrap().get(0);
     assert_eq!(left, 0, "no token that nobody can read");
+}
+
+#[tokio::test]
+async fn an_administrator_makes_and_revokes_tokens_and_reads_who_did() {
+    let (cluster, client) = Cluster::migrated().await;
+    let world = World::with(&cluster, &client).await;
+    let admin = auth::make(&client, "root", Role::Admin, None, None).await.unwrap().text;
+    world.auth.reload(&client).await.unwrap();
+    let ask = |method: &str, path: &str, token: &str| {
+        Request::builder()
+            .method(method)
+            .uri(path.to_owned())
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+    };
+    for path in ["/api/tokens", "/api/audit"] {
+        assert_eq!(world.send(ask("GET", path, &world.editor), "").await.0, 403, "{path}");
+    }
+    let wanted = json!({"name": "ann", "role": "editor", "expires": "90d", "scope": {"domains": ["*.trevarn.com"]}});
+    let (status, headers, body) = world.send(ask("POST", "/api/tokens", &admin), wanted.to_string()).await;
+    assert_eq!((status.as_u16(), &headers["cache-control"]), (201, &"no-store".parse().unwrap()), "{body}");
+    let made: Value = serde_json::from_str(&body).unwrap();
+    let (id, text) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
+    assert_eq!((&made["scope"], &made["state"]), (&wanted["scope"], &json!("living")));
+    world.auth.reload(&client).await.unwrap();
+    let (status, _, body) = world.send(ask("GET", "/api/domains", text), "").await;
+    assert!(status == 403 && body.contains("problem:scope"), "closed until it asks the scope: {body}");
+
+    for (wrong, field) in [
+        (json!({"name": "a", "role": "admin", "scope": {"owners": ["x"]}}), "scope"),
+        (json!({"name": "a", "role": "editor", "scope": {"domains": ["*.com"]}}), "scope"),
+        (json!({"name": "a", "role": "agent"}), "subject"),
+        (json!({"name": "a`", "role": "reader"}), "name"),
+        (json!({"name": "a", "role": "reader", "expires": "soon"}), "expires"),
+        (json!({"name": "a", "role": "root"}), "role"),
+    ] {
+        let (status, _, body) = world.send(ask("POST", "/api/tokens", &admin), wrong.to_string()).await;
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status.as_u16(), problem["field"].as_str()), (422, Some(field)), "{wrong}: {problem}");
+    }
+
+    let (status, _, body) = world.send(ask("GET", "/api/tokens", &admin), "").await;
+    assert!(status == 200 && !body.contains("ch_"), "no text of a token in a list: {body}");
+    let path = format!("/api/tokens/{id}");
+    // The tokens are read again before the answer.
+    assert_eq!(world.send(ask("DELETE", &path, &admin), "").await.0, 200);
+    assert_eq!(world.send(ask("DELETE", &path, &admin), "").await.0, 404);
+    let mut headers = http::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {text}").parse().unwrap());
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    assert!(world.auth.check(&headers, Need::Read, here).await.is_err());
+
+    let (status, headers, body) = world.send(ask("GET", "/api/audit?kind=token&limit=1", &admin), "").await;
+    let page: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status.as_u16(), &page[0]["kind"], &page[0]["actor"]), (200, &json!("token.revoke"), &json!("root")));
+    let link = headers["link"].to_str().unwrap();
+    let next = link.trim_start_matches('<').split('>').next().unwrap();
+    let (_, headers, body) = world.send(ask("GET", next, &admin), "").await;
+    let page: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&page[0]["kind"], page[0]["detail"]["id"].as_str()), (&json!("token.create"), Some(id)), "{body}");
+    assert!(!headers.contains_key("link"), "the last page");
+    for (query, field) in [("since=x", "since"), ("limit=0", "limit"), ("cursor=%7B", "cursor"), ("who=x", "who")] {
+        let (status, _, body) = world.send(ask("GET", &format!("/api/audit?{query}"), &admin), "").await;
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status.as_u16(), problem["field"].as_str()), (400, Some(field)), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_says_what_is_left_and_an_unknown_caller_the_policy_only() {
+    let (cluster, client) = Cluster::migrated().await;
+    let world = World::with(&cluster, &client).await;
+    let request = Request::get("/api/domains").header("authorization", format!("Bearer {}", world.reader));
+    let (status, headers, _) = world.send(request, "").await;
+    assert_eq!((status.as_u16(), &headers["ratelimit-remaining"]), (200, &"9999".parse().unwrap()));
+    let (status, headers, _) = world.send(Request::get("/api/domains"), "").await;
+    assert_eq!((status.as_u16(), headers.contains_key("ratelimit-remaining")), (401, false));
+    assert_eq!(headers["ratelimit-policy"], "10000;w=1;burst=10000");
 }

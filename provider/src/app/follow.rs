@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use metrics::{counter, gauge, histogram};
+use tokio::sync::Notify;
 
 use crate::{
     auth::Auth,
@@ -28,6 +29,8 @@ pub(super) struct Follow {
     pub(super) status: Arc<Status>,
     pub(super) auth: Arc<Auth>,
     pub(super) pool: Pool,
+    /// Told of each reading, for the log of changes.
+    pub(super) changes: Arc<Notify>,
     pub(super) told: BTreeSet<Key>,
     /// What runs already and is not kept yet.
     pub(super) outcomes: Vec<Outcome>,
@@ -76,6 +79,7 @@ impl Follow {
         }
         let outcome = self.publisher.take(reading, started);
         self.status.read(forked);
+        self.changes.notify_one();
         let took = started.elapsed();
         if !matches!(outcome, Outcome::Nothing) {
             histogram!(name::COMPILE).record(took.as_secs_f64());

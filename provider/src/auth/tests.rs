@@ -9,7 +9,13 @@ fn auth(directory: &Path, tokens: &[(&str, Role, Option<Timestamp>)]) -> Auth {
         .iter()
         .map(|(text, role, expires_at)| Token {
             hash: Hash::of(text),
-            caller: Caller { id: Uuid::new_v4(), name: text.to_string(), role: *role, subject: None },
+            caller: Caller {
+                id: Uuid::new_v4(),
+                name: text.to_string(),
+                role: *role,
+                subject: None,
+                scope: Scope::default(),
+            },
             expires_at: *expires_at,
             used: false.into(),
         })

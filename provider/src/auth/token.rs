@@ -8,11 +8,12 @@ use std::{
 use jiff::Timestamp;
 use rand::Rng as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient, types::Json};
 use uuid::Uuid;
 
-use super::{Caller, Error, Role, Token, file::write_private};
+use super::{Caller, Error, Role, Scope, Token, file::write_private};
 
 /// SHA-256 of a token's text. A lookup by it tells nothing about the token: whoever could steer it could invert SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,24 +51,94 @@ pub struct Made {
     pub text: String,
 }
 
-/// Makes a token in the database: `ch_` and 32 random bytes in base64url.
+/// What a new token is to be.
+#[derive(Debug)]
+pub struct New<'n> {
+    pub name: &'n str,
+    pub role: Role,
+    pub subject: Option<&'n str>,
+    pub expires_at: Option<Timestamp>,
+    pub scope: &'n Scope,
+}
+
+impl New<'_> {
+    /// What the audit says of it.
+    pub fn detail(&self, id: Uuid) -> Value {
+        json!({ "id": id, "name": self.name, "role": self.role, "subject": self.subject, "scope": self.scope,
+                "expires_at": self.expires_at })
+    }
+}
+
+/// What of a new token the database refused, and what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    pub field: &'static str,
+    pub rule: &'static str,
+    pub remedy: &'static str,
+}
+
+/// Reads a constraint of `tokens` as our words.
+pub fn broken_rule(error: &tokio_postgres::Error) -> Option<Broken> {
+    let (field, rule, remedy) = match error.as_db_error()?.constraint()? {
+        "tokens_name_valid" => (
+            "name",
+            "a name is plain text of at most 200 bytes, without back-ticks and control characters",
+            "name whose token it is",
+        ),
+        "tokens_agent_subject" => {
+            ("subject", "a token of role `agent` speaks for one agent", "give `subject`, the agent's name")
+        }
+        "tokens_scope_valid" => (
+            "scope",
+            "a scope lists names such as a.example.org or *.example.org, owners, sites; no list is empty",
+            "write {\"domains\": [\"*.example.org\"]}, and leave out what does not limit",
+        ),
+        "tokens_scope_role" => (
+            "scope",
+            "only roles `reader` and `editor` can have a scope",
+            "choose one of these, or leave the scope out",
+        ),
+        _ => return None,
+    };
+    Some(Broken { field, rule, remedy })
+}
+
+/// Makes a token without limits in the database.
 pub async fn make(
-    client: &impl tokio_postgres::GenericClient,
+    client: &impl GenericClient,
     name: &str,
     role: Role,
     subject: Option<&str>,
     expires_at: Option<Timestamp>,
 ) -> Result<Made, tokio_postgres::Error> {
+    make_new(client, &New { name, role, subject, expires_at, scope: &Scope::default() }).await
+}
+
+/// Makes a token in the database: `ch_` and 32 random bytes in base64url.
+pub async fn make_new(client: &impl GenericClient, new: &New<'_>) -> Result<Made, tokio_postgres::Error> {
     let mut random = [0; 32];
     rand::rng().fill_bytes(&mut random);
     let text = format!("ch_{}", base64url(&random));
     let row = client
         .query_one(
-            "INSERT INTO tokens (name, role, subject, hash, expires_at) VALUES ($1, $2, $3, $4, $5) RETURNING id",
-            &[&name, &role.as_str(), &subject, &Hash::of(&text).0.as_slice(), &expires_at],
+            "INSERT INTO tokens (name, role, subject, hash, expires_at, scope) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
+            &[
+                &new.name,
+                &new.role.as_str(),
+                &new.subject,
+                &Hash::of(&text).0.as_slice(),
+                &new.expires_at,
+                &Json(new.scope),
+            ],
         )
         .await?;
     Ok(Made { id: row.try_get("id")?, text })
+}
+
+/// Revokes a living token; false when there is none of this id.
+pub async fn revoke(client: &impl GenericClient, id: Uuid) -> Result<bool, tokio_postgres::Error> {
+    let sql = "UPDATE tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL";
+    Ok(client.execute(sql, &[&id]).await? > 0)
 }
 
 /// Makes the first admin token and writes it to `<data-dir>/admin.token`, unless an admin token lives. Some: the file.
@@ -94,7 +165,7 @@ pub async fn ensure_admin(client: &mut Client, data_dir: &Path) -> Result<Option
 pub(super) async fn living(client: &Client) -> Result<Vec<Token>, tokio_postgres::Error> {
     let rows = client
         .query(
-            "SELECT id, name, role, subject, hash, expires_at FROM tokens
+            "SELECT id, name, role, subject, hash, expires_at, scope FROM tokens
               WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AND role = ANY($1)",
             &[&Role::LABELS.as_slice()],
         )
@@ -106,8 +177,10 @@ pub(super) async fn living(client: &Client) -> Result<Vec<Token>, tokio_postgres
         else {
             continue;
         };
-        let caller =
-            Caller { id: row.try_get("id")?, name: row.try_get("name")?, role, subject: row.try_get("subject")? };
+        // A scope that this build does not understand would be no limit: such a token is left out.
+        let Ok(Json(scope)) = row.try_get::<_, Json<Scope>>("scope") else { continue };
+        let (id, name, subject) = (row.try_get("id")?, row.try_get("name")?, row.try_get("subject")?);
+        let caller = Caller { id, name, role, subject, scope };
         tokens.push(Token { hash: Hash(hash), caller, expires_at: row.try_get("expires_at")?, used: false.into() });
     }
     Ok(tokens)

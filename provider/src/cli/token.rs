@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::{database, output};
 use crate::{
-    auth::{self, Role},
+    audit::Event,
+    auth::{self, Listed, New, Role, Scope, State},
     config::{Config, duration},
 };
 
@@ -27,6 +28,15 @@ pub(super) enum Command {
         /// How long it lives, such as 90d; for ever when left out
         #[arg(long, value_name = "DURATION", value_parser = lifetime)]
         expires: Option<SignedDuration>,
+        /// Only names such as a.example.org, or all below *.example.org; may be given several times
+        #[arg(long, value_name = "NAME")]
+        scope_domain: Vec<String>,
+        /// Only rows of this owner; may be given several times
+        #[arg(long, value_name = "OWNER")]
+        scope_owner: Vec<String>,
+        /// Only rows of this site; may be given several times
+        #[arg(long, value_name = "SITE")]
+        scope_site: Vec<String>,
         /// Whose it is; its role when left out
         name: Option<String>,
         /// The same as NAME
@@ -34,7 +44,11 @@ pub(super) enum Command {
         named: Option<String>,
     },
     /// List the tokens; their text is not kept
-    List,
+    List {
+        /// For programs: as GET /api/tokens
+        #[arg(long)]
+        json: bool,
+    },
     /// Revoke a token, within a second
     Revoke {
         /// Its id or its name
@@ -52,11 +66,14 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
     database::with(config, async |opened| {
         opened
             .run(async |client| match command {
-                Command::Create { role, subject, expires, name, named } => {
+                Command::Create { role, subject, expires, scope_domain, scope_owner, scope_site, name, named } => {
                     let name = name.or(named).unwrap_or_else(|| role.to_string());
-                    create(client, &name, role, subject.as_deref(), expires).await
+                    let scope = Scope { domains: scope_domain, owners: scope_owner, sites: scope_site };
+                    let expires_at = expires.map(|lifetime| Timestamp::now().checked_add(lifetime)).transpose()?;
+                    create(client, &New { name: &name, role, subject: subject.as_deref(), expires_at, scope: &scope })
+                        .await
                 }
-                Command::List => list(client).await,
+                Command::List { json } => list(client, json).await,
                 Command::Revoke { token } => revoke(client, &token).await,
             })
             .await
@@ -64,45 +81,44 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
     .await
 }
 
-async fn create(
-    client: &mut Client,
-    name: &str,
-    role: Role,
-    subject: Option<&str>,
-    expires: Option<SignedDuration>,
-) -> anyhow::Result<()> {
-    let expires_at = match expires {
-        Some(lifetime) => Some(Timestamp::now().checked_add(lifetime)?),
-        None => None,
-    };
+async fn create(client: &mut Client, new: &New<'_>) -> anyhow::Result<()> {
     let transaction = client.transaction().await.map_err(database::explain)?;
-    let made = auth::make(&transaction, name, role, subject, expires_at).await.map_err(|error| {
-        if error.as_db_error().is_some_and(|db| db.constraint() == Some("tokens_name_valid")) {
-            return anyhow::anyhow!(
-                "a name is plain text of at most 200 bytes, without back-ticks and control characters"
-            );
-        }
-        database::explain(error)
+    let made = auth::make_new(&transaction, new).await.map_err(|error| match auth::broken_rule(&error) {
+        Some(broken) => anyhow::anyhow!("{}; {}", broken.rule, broken.remedy),
+        None => database::explain(error),
     })?;
-    let detail = json!({ "id": made.id, "name": name, "role": role, "subject": subject });
-    audit(&transaction, "token.create", detail).await?;
+    audit(&transaction, "token.create", new.detail(made.id)).await?;
     transaction.commit().await.map_err(database::explain)?;
-    output::hint(&format!("token {} ({role}) for {name}; it is shown this once", made.id));
+    output::hint(&format!("token {} ({}) for {}; it is shown this once", made.id, new.role, new.name));
     Ok(output::print(&format!("{}\n", made.text))?)
 }
 
-async fn list(client: &Client) -> anyhow::Result<()> {
-    let sql = "SELECT id::text, name, role, coalesce(subject, '-'), to_char(created_at, 'YYYY-MM-DD'),
-                      coalesce(to_char(last_used_at, 'YYYY-MM-DD HH24:MI'), 'never'),
-                      CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired'
-                           WHEN expires_at IS NOT NULL THEN 'until ' || to_char(expires_at, 'YYYY-MM-DD HH24:MI')
-                           ELSE 'living' END
-                 FROM tokens ORDER BY revoked_at IS NOT NULL, name, created_at";
-    let rows = client.query(sql, &[]).await.map_err(database::explain)?;
-    let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| (0..7).map(|at| row.try_get(at).unwrap_or_default()).collect()).collect();
-    let header = ["ID", "NAME", "ROLE", "SUBJECT", "CREATED", "LAST USED", "STATE"];
+async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
+    let tokens = auth::list(client).await.map_err(database::explain)?;
+    if json {
+        return Ok(output::print(&(serde_json::to_string_pretty(&tokens)? + "\n"))?);
+    }
+    let rows: Vec<Vec<String>> = tokens.iter().map(shown).collect();
+    let header = ["ID", "NAME", "ROLE", "SUBJECT", "SCOPE", "CREATED", "LAST USED", "STATE"];
     Ok(output::print(&output::table(&header, &rows))?)
+}
+
+fn shown(token: &Listed) -> Vec<String> {
+    let minute = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
+    let state = match (token.state, token.expires_at) {
+        (State::Living, Some(at)) => format!("until {}", minute(at)),
+        (state, _) => state.as_str().to_owned(),
+    };
+    vec![
+        token.id.to_string(),
+        token.name.clone(),
+        token.role.clone(),
+        token.subject.clone().unwrap_or_else(|| "-".to_owned()),
+        if token.scope.is_everything() { "-".to_owned() } else { token.scope.to_string() },
+        token.created_at.strftime("%Y-%m-%d").to_string(),
+        token.last_used_at.map_or_else(|| "never".to_owned(), minute),
+        state,
+    ]
 }
 
 pub(super) async fn revoke(client: &mut Client, token: &str) -> anyhow::Result<()> {
@@ -119,10 +135,7 @@ pub(super) async fn revoke(client: &mut Client, token: &str) -> anyhow::Result<(
         }
     };
     let (id, name, role): (Uuid, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    transaction
-        .execute("UPDATE tokens SET revoked_at = now() WHERE id = $1", &[&id])
-        .await
-        .map_err(database::explain)?;
+    auth::revoke(&transaction, id).await.map_err(database::explain)?;
     audit(&transaction, "token.revoke", json!({ "id": id, "name": name, "role": role })).await?;
     transaction.commit().await.map_err(database::explain)?;
     Ok(output::print(&format!("revoked {id} ({role}) of {name}\n"))?)
@@ -130,7 +143,6 @@ pub(super) async fn revoke(client: &mut Client, token: &str) -> anyhow::Result<(
 
 /// Writes down what changed no row of the source of truth.
 pub(super) async fn audit(client: &impl GenericClient, kind: &str, detail: serde_json::Value) -> anyhow::Result<()> {
-    let sql = "INSERT INTO audit_events (actor, source, kind, detail) VALUES ($1, 'cli', $2, $3)";
-    client.execute(sql, &[&database::actor(), &kind, &detail]).await.map_err(database::explain)?;
-    Ok(())
+    let event = Event { actor: &database::actor(), source: "cli", address: None, kind, detail };
+    event.write(client).await.map_err(database::explain)
 }

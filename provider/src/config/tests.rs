@@ -100,6 +100,17 @@ fn what_is_wrong_is_named_with_its_place_and_its_remedy() {
         ),
         ("[access]\ninternal_networks = [\"10.44.1.7\"]", ":2: `10.44.1.7` is not a network; write 10.44.1.7/32"),
         ("[access]\ninternal_networks = [\"0.0.0.0/0\"]", ":2: `0.0.0.0/0` would make everybody internal"),
+        ("[access]\ntrusted_proxies = [\"127.0.0.1/32\"]", ":2: `access.trusted_proxies` is set and"),
+        (
+            "[access]\ntrusted_proxies = [\"::1/128\"]\ngroup_roles = [\"ops\"]",
+            ":3: `ops` is not a group and its role; write it as ops=editor",
+        ),
+        (
+            "[access]\ntrusted_proxies = [\"::1/128\"]\ngroup_roles = [\"ops=traefik\"]",
+            ":3: `ops=traefik` is not a group and its role",
+        ),
+        ("[access]\nuser_header = \"a b\"", ":2: `a b` is no name of a header"),
+        ("[serve]\nrate_limit = 0", ":2: "),
         ("[access.forward_auth]\nauth_response_headers = [\"a\"]", ":2: `forward_auth` has no `address`"),
         ("[guard]\nmax_removed_percent = 101", ":2: 101 has the wrong type; write a whole number from 0 to 100"),
         (

@@ -30,6 +30,7 @@ pub(super) static FILES: &[File] = files! {
     2 "0002_source_of_truth"
     3 "0003_around_it"
     4 "0004_rights"
+    5 "0005_identity"
     7 "0007_idempotency"
 };
 
