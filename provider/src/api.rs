@@ -216,7 +216,7 @@ async fn pass(api: &Api, need: Need, request: Request, next: Next) -> Response {
 }
 
 /// Routes that ask [`crate::auth::Scope`] about each row. Others are closed to tokens with a scope.
-const SCOPED: &[&str] = &[];
+const SCOPED: &[&str] = &["/api/domains", "/api/domains/batch", "/api/domains/{id}", "/api/openapi.json"];
 
 fn scoped(caller: &Caller, request: &Request) -> Result<(), Problem> {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
@@ -238,8 +238,12 @@ fn need(method: &Method, route: &str) -> Need {
     match route {
         // As in `/traefik`, there are secrets in it.
         "/api/revisions/{n}/config" => Need::Traefik,
-        "/api/audit" | "/api/tokens" | "/api/tokens/{id}" => Need::Admin,
-        "/api/revisions/{n}/approve" | "/api/revisions/{n}/discard" | "/api/revisions/{n}/pin" => Need::Admin,
+        "/api/audit"
+        | "/api/tokens"
+        | "/api/tokens/{id}"
+        | "/api/revisions/{n}/approve"
+        | "/api/revisions/{n}/discard"
+        | "/api/revisions/{n}/pin" => Need::Admin,
         _ if matches!(*method, Method::GET | Method::HEAD) => Need::Read,
         _ => Need::Write,
     }

@@ -83,3 +83,61 @@ async fn a_user_whom_traefik_let_in_reads_the_api_and_its_groups_decide() {
     traefik.until_status("http://guest.test/api/domains", 401).await;
     assert_eq!(traefik.get("http://admin.test/api/tokens").await.status, 403, "an editor is no admin");
 }
+
+#[tokio::test]
+async fn a_token_with_a_scope_touches_sees_and_shadows_nobody_elses_name() {
+    let mut world = World::new().await;
+    let admin = world.provider.admin_token();
+    let row = |name: &str, more: Value| {
+        let mut row = json!({"domain": name, "tls_mode": "default", "backend_host": "127.0.0.1", "backend_port": 80});
+        row.as_object_mut().into_iter().for_each(|fields| fields.extend(more.as_object().cloned().unwrap_or_default()));
+        row.to_string()
+    };
+    let others =
+        world.provider.send(Method::POST, "/api/domains", &row("auth.charliehub.net", json!({"owner": "ops"}))).await;
+    let others = format!("/api/domains/{}", others.json()["id"].as_str().unwrap_or_default());
+    let ann =
+        world.provider.must(&["token", "create", "--role", "editor", "--scope-domain", "*.trevarn.com", "ann"]).await;
+    let bob = world.provider.must(&["token", "create", "--role", "editor", "--scope-owner", "bob", "bob"]).await;
+
+    world.provider.speak_as(ann.trim());
+    let made = world.provider.send(Method::POST, "/api/domains", &row("kunde.trevarn.com", json!({}))).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let mine = format!("/api/domains/{}", made.json()["id"].as_str().unwrap_or_default());
+    let listed = world.provider.get("/api/domains").await.json();
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
+    let batch = format!(r#"[{{"op":"create","domain":{}}}]"#, row("evil.org", json!({})));
+    for (method, path, body, status) in [
+        (Method::GET, others.as_str(), String::new(), 404),
+        (Method::PATCH, &others, json!({"notes": "x"}).to_string(), 403),
+        (Method::DELETE, &others, String::new(), 403),
+        (Method::POST, "/api/domains", row("evil.org", json!({})), 403),
+        (Method::POST, "/api/domains", row("trevarn.com", json!({})), 403),
+        (Method::PATCH, &mine, json!({"domain": "evil.org"}).to_string(), 403),
+        (
+            Method::PATCH,
+            &mine,
+            json!({"service_type": "reference", "service_ref": "api@internal", "backend_host": null,
+            "backend_port": null})
+            .to_string(),
+            403,
+        ),
+        (Method::POST, "/api/domains/batch", batch, 403),
+        (Method::POST, "/api/domains?rehearse=true", row("b.trevarn.com", json!({})), 400),
+        (Method::GET, "/api/fragments", String::new(), 403),
+        (Method::GET, "/api/revisions", String::new(), 403),
+    ] {
+        let answer = world.provider.send(method.clone(), path, &body).await;
+        assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text());
+    }
+    assert_eq!(world.provider.send(Method::PATCH, &mine, r#"{"notes":"mine"}"#).await.status, 200);
+
+    world.provider.speak_as(bob.trim());
+    let path = json!({"owner": "bob", "path_prefix": "/bob"});
+    let answer = world.provider.send(Method::POST, "/api/domains", &row("auth.charliehub.net", path)).await;
+    assert!(answer.status == 403 && answer.text().contains("takes requests"), "{}", answer.text());
+    let answer = world.provider.send(Method::POST, "/api/domains", &row("bob.test", json!({"owner": "bob"}))).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    world.provider.speak_as(&admin);
+    assert_eq!(world.provider.get("/api/domains").await.json().as_array().map(Vec::len), Some(3));
+}

@@ -16,7 +16,7 @@ use charliehub_proto::{
     domain::Domain,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 pub(super) use self::{
@@ -33,11 +33,18 @@ use crate::{auth::Caller, row::Table};
 
 /// `GET /api/domains/{id}`: one row; its version is its `ETag`.
 #[utoipa::path(get, operation_id = "get_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path)), responses((status = 200, body = Domain, description = "The row"), Problem))]
-pub(super) async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn get(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     let id = row_id(&id)?;
     let client = api.pool.get().await?;
-    let sql = "SELECT to_json(d)::text, version FROM domains d WHERE id = $1";
-    let rows = client.query_typed(sql, &[(&id, Type::UUID)]).await?;
+    let (mine, entries) = caller.scope.sql(2);
+    let sql = format!("SELECT to_json(d)::text, version FROM domains d WHERE id = $1 AND {mine}");
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&id, Type::UUID)];
+    parameters.extend(entries.iter().map(|entries| (entries as _, Type::TEXT_ARRAY)));
+    let rows = client.query_typed(&sql, &parameters).await?;
     let row = rows.first().ok_or_else(no_such_row)?;
     let (json, version): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
     let headers = [(header::CONTENT_TYPE, "application/json".to_owned()), (header::ETAG, etag(version))];

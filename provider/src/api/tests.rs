@@ -300,8 +300,8 @@ async fn an_administrator_makes_and_revokes_tokens_and_reads_who_did() {
     let (id, text) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
     assert_eq!((&made["scope"], &made["state"]), (&wanted["scope"], &json!("living")));
     world.auth.reload(&client).await.unwrap();
-    let (status, _, body) = world.send(ask("GET", "/api/domains", text), "").await;
-    assert!(status == 403 && body.contains("problem:scope"), "closed until it asks the scope: {body}");
+    let (status, _, body) = world.send(ask("GET", "/api/fragments", text), "").await;
+    assert!(status == 403 && body.contains("problem:scope"), "what is not by row is closed: {body}");
 
     for (wrong, field) in [
         (json!({"name": "a", "role": "admin", "scope": {"owners": ["x"]}}), "scope"),

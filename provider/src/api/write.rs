@@ -9,6 +9,7 @@
 mod idempotency;
 mod order;
 mod rehearsed;
+mod scoped;
 mod step;
 mod surroundings;
 
@@ -110,7 +111,7 @@ async fn attempt(api: &Api, order: &Order, steps: &[Step], client: &mut Client) 
     {
         return Ok((Written { rows: kept.rows, change: kept.change, replayed: true }, Touched::default()));
     }
-    let mut touched = Touched::default();
+    let mut touched = Touched::of(order.scope.clone());
     let mut rows = Vec::with_capacity(steps.len());
     let mut refused: Vec<(usize, Problem)> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -119,6 +120,7 @@ async fn attempt(api: &Api, order: &Order, steps: &[Step], client: &mut Client) 
             Err(problem) => refused.push((index, problem)),
         }
     }
+    scoped::check(&transaction, &order.scope, &touched).await?;
     let verdict = judge(&transaction, api, &touched).await?;
     if refused.is_empty() {
         refused = unfit(&verdict, &rows);

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use axum::{
+    Extension,
     body::Body,
     extract::{Request, State},
     response::{IntoResponse as _, Response},
@@ -23,7 +24,10 @@ use crate::api::{
     fields::{READ_ONLY, writable},
     query::Parameters,
 };
-use crate::row::Table;
+use crate::{
+    auth::{Caller, Scope},
+    row::Table,
+};
 
 /// Rows are sent in pieces of about this many bytes.
 const PIECE: usize = 64 << 10;
@@ -115,9 +119,14 @@ struct Query {
 
 /// `GET /api/domains`: the rows that are asked for, as a bare array; with `limit` in pages, by the `Link` header.
 #[utoipa::path(get, operation_id = "list_domains", path = "/api/domains", tag = "domains", params(Asked), responses((status = 200, body = Vec<Domain>, description = "The rows"), Problem))]
-pub(in crate::api) async fn list(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(in crate::api) async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
     let uri = request.into_parts().0.uri;
-    let query = Query::read(Parameters::of(&uri)?)?;
+    let mut query = Query::read(Parameters::of(&uri)?)?;
+    query.within(&caller.scope);
     match query.limit {
         Some(limit) => page(&api, &uri, &query, limit).await,
         None => all(&api, &query).await,
@@ -175,6 +184,13 @@ impl Query {
     fn condition(&mut self, values: Vec<String>, sql: impl FnOnce(&str) -> String) {
         self.values.push(values);
         self.conditions.push(sql(&format!("${}", self.values.len())));
+    }
+
+    /// Only rows of a token's scope.
+    fn within(&mut self, scope: &Scope) {
+        let (condition, entries) = scope.sql(self.values.len() + 1);
+        self.values.extend(entries.into_iter().map(<[String]>::to_vec));
+        self.conditions.push(condition);
     }
 
     /// Only rows behind the one that the cursor names.

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Idempotency, IdempotencyKey, Step};
 use crate::{
     api::{Api, Problem, RequestId, address, query::Parameters},
-    auth::Caller,
+    auth::{Caller, Scope},
     author::Author,
     config::duration,
     row::Table,
@@ -47,6 +47,7 @@ enum Wait {
 /// How a write is to be done.
 pub(in crate::api) struct Order {
     pub(super) author: Author,
+    pub(super) scope: Scope,
     pub(super) dry_run: bool,
     /// `None`: as the kind of row has it.
     rehearse: Option<bool>,
@@ -59,6 +60,10 @@ impl Order {
     pub(in crate::api) fn of(request: &Request, caller: &Caller) -> Result<Self, Problem> {
         let mut parameters = Parameters::of(request.uri())?;
         let dry_run = parameters.flag("dry_run")?;
+        if parameters.has("rehearse") && !caller.scope.is_everything() {
+            let problem = Problem::parameter("rehearse", "a rehearsal tells of everybody's routes");
+            return Err(problem.remedy("leave it out, or use a token without a scope"));
+        }
         let rehearse = parameters.has("rehearse").then(|| parameters.flag("rehearse")).transpose()?;
         let patience = match parameters.take("wait").as_deref() {
             None => PATIENCE,
@@ -77,7 +82,7 @@ impl Order {
         };
         parameters.done(&["dry_run", "rehearse", "wait", "timeout"])?;
         let author = author(request, caller);
-        Ok(Self { author, dry_run, rehearse, patience, idempotency: None })
+        Ok(Self { author, scope: caller.scope.clone(), dry_run, rehearse, patience, idempotency: None })
     }
 
     /// True when a real Traefik has to load it first: where that is asked for, and for fragments, since nothing but
@@ -89,8 +94,8 @@ impl Order {
 
     /// The same as a dry run.
     pub(super) fn tried(&self) -> Self {
-        let author = self.author.clone();
-        Self { author, dry_run: true, rehearse: Some(false), patience: Duration::ZERO, idempotency: None }
+        let (author, scope) = (self.author.clone(), self.scope.clone());
+        Self { author, scope, dry_run: true, rehearse: Some(false), patience: Duration::ZERO, idempotency: None }
     }
 
     /// Lets the same request count once, when it has an `Idempotency-Key`. A dry run needs none.

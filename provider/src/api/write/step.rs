@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::Failure;
 use crate::{
     api::{Problem, fields::Fields},
+    auth::Scope,
     row::{Key, Rows, Table},
     store::rows::{decode, name, select},
 };
@@ -62,9 +63,15 @@ pub(in crate::api) struct Applied {
 pub(super) struct Touched {
     pub(super) before: Rows,
     pub(super) after: Rows,
+    /// Whose rows may be touched.
+    scope: Scope,
 }
 
 impl Touched {
+    pub(super) fn of(scope: Scope) -> Self {
+        Self { scope, ..Self::default() }
+    }
+
     /// False when every row is what it was.
     pub(super) fn is_change(&self) -> bool {
         self.before != self.after
@@ -113,7 +120,7 @@ impl Step {
     pub(super) async fn apply(&self, transaction: &Transaction<'_>, touched: &mut Touched) -> Result<Applied, Failure> {
         match &self.op {
             Op::Insert(fields) => self.insert(transaction, fields, touched).await,
-            Op::Put(target, fields) => match self.find(transaction, target).await? {
+            Op::Put(target, fields) => match self.find(transaction, target, touched).await? {
                 Some(found) => {
                     self.check(transaction, &found).await?;
                     self.update(transaction, found, &fields.clone().all(self.table), touched).await
@@ -122,17 +129,17 @@ impl Step {
                 None => self.insert(transaction, fields, touched).await,
             },
             Op::Replace(target, fields) => {
-                let found = self.seen(transaction, target).await?;
+                let found = self.seen(transaction, target, touched).await?;
                 self.update(transaction, found, &fields.clone().all(self.table), touched).await
             }
             Op::Merge(target, patch) => {
-                let found = self.seen(transaction, target).await?;
+                let found = self.seen(transaction, target, touched).await?;
                 let now: Map<String, Value> = serde_json::from_str(&found.json).map_err(|_| Problem::internal())?;
                 let fields = Fields::merged(self.table, &now, patch)?;
                 self.update(transaction, found, &fields, touched).await
             }
             Op::Delete(target) => {
-                let found = self.seen(transaction, target).await?;
+                let found = self.seen(transaction, target, touched).await?;
                 let sql = format!("DELETE FROM {} WHERE id = $1", name(self.table));
                 transaction.execute_typed(&sql, &[(&found.key.id, Type::UUID)]).await?;
                 touched.step(Some(&found), None);
@@ -185,7 +192,13 @@ impl Step {
         Ok(now.applied(false))
     }
 
-    async fn find(&self, transaction: &Transaction<'_>, target: &Target) -> Result<Option<Found>, Failure> {
+    /// The row, when it is there and the token's.
+    async fn find(
+        &self,
+        transaction: &Transaction<'_>,
+        target: &Target,
+        touched: &Touched,
+    ) -> Result<Option<Found>, Failure> {
         let select = format!("SELECT {} FROM {} t", columns(self.table), name(self.table));
         let rows = match target {
             Target::Id(id) => {
@@ -196,12 +209,18 @@ impl Step {
                 transaction.query_typed(&sql, &[(kind, Type::TEXT), (name, Type::TEXT)]).await?
             }
         };
-        rows.first().map(|row| Found::read(self.table, row)).transpose()
+        let found = rows.first().map(|row| Found::read(self.table, row)).transpose()?;
+        if let Some(found) = &found
+            && let crate::row::Row::Domain(row) = &*found.row
+        {
+            touched.scope.allows(row).map_err(Problem::from)?;
+        }
+        Ok(found)
     }
 
     /// The row as it is, when it is the one that the client has seen.
-    async fn seen(&self, transaction: &Transaction<'_>, target: &Target) -> Result<Found, Failure> {
-        let found = self.find(transaction, target).await?.ok_or_else(|| missing(self.table))?;
+    async fn seen(&self, transaction: &Transaction<'_>, target: &Target, touched: &Touched) -> Result<Found, Failure> {
+        let found = self.find(transaction, target, touched).await?.ok_or_else(|| missing(self.table))?;
         self.check(transaction, &found).await?;
         Ok(found)
     }
