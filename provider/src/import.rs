@@ -95,12 +95,14 @@ pub struct Renamed {
 }
 
 /// What was read, before it is held against what is there.
+#[derive(Clone)]
 pub enum Source {
     Files(Box<Files>),
     Seed(seed::Table),
 }
 
 /// Traefik's configuration as it was found in files.
+#[derive(Clone)]
 pub struct Files(read::Found);
 
 impl Source {

@@ -284,3 +284,37 @@ async fn a_write_that_traefik_would_not_run_is_refused_before_its_transaction() 
     assert_eq!((status, &tried["change"]["rehearsal"]["loaded"]), (200, &json!(3)), "{tried}");
     assert_eq!(world.postgres.value("SELECT count(*) FROM domains").await, "2");
 }
+
+#[tokio::test]
+async fn an_import_that_traefik_would_not_run_is_refused_and_names_the_router_and_its_file() {
+    let world = World::with(with_traefik).await;
+    let write = |name: &str, middlewares: &str| {
+        let path = world.home.join(name);
+        let router = name.trim_end_matches(".yml");
+        let text = format!(
+            "http:\n  routers:\n    {router}: {{rule: 'Host(`{router}.test`)', entryPoints: [websecure], service: s, \
+             tls: {{}}, middlewares: [{middlewares}]}}\n  services:\n    s: {{loadBalancer: {{servers: [{{url: \
+             'http://127.0.0.1:9'}}]}}}}\n  middlewares:\n    cb: {{circuitBreaker: {{expression: 'Nope() > 1'}}}}\n"
+        );
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (bad, good) = (write("bad.yml", "cb"), write("good.yml", ""));
+    let first = world.postgres.revision().await;
+    for args in [&["import", &bad][..], &["import", &bad, "--dry-run"]] {
+        let output = world.provider.run(args).await;
+        let said = "router bad of bad.yml: Traefik would not run it: ";
+        assert!(output.code == Some(1) && output.err.contains(said), "{output:?}");
+        assert!(output.err.contains("Nope") && output.err.contains("--no-rehearse"), "{output:?}");
+    }
+    assert_eq!(world.postgres.revision().await, first, "nothing was written");
+
+    let said = world.provider.must(&["import", &bad, "--no-rehearse", "--json"]).await;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert!(said["changes"] == 2 && said["rehearsal"].is_null(), "{said:#}");
+    let said: Value = serde_json::from_str(&world.provider.must(&["import", &good, "--json"]).await).unwrap();
+    assert_eq!((&said["changes"], &said["rehearsal"]["loaded"]), (&json!(1), &json!(2)), "{said:#}");
+    let warnings = said["warnings"].to_string();
+    assert!(warnings.contains("rehearsal: bad.test: "), "a router of others keeps nobody from an import: {warnings}");
+    assert_eq!(world.provider.must(&["import", &good, "--dry-run"]).await.matches("unchanged").count(), 2);
+}

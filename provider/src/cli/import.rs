@@ -1,7 +1,8 @@
 //! `import`: files of Traefik's, or the table of another system, become rows and fragments in one transaction.
 //!
-//! A dry run does all of it, so that the database has validated it, and rolls back. Another system's table is taken only
-//! with `--yes`, so that its plan has been seen.
+//! A dry run does all of it, so that the database has validated it, and rolls back. Where a Traefik is configured for
+//! rehearsals, that comes first in any case, and a throw-away real Traefik loads what it would come to. Another system's
+//! table is taken only with `--yes`, so that its plan has been seen.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -18,9 +19,12 @@ use crate::{
     config::Config,
     import::{self, Action, Plan, Source},
     postgres::Database,
+    rehearse::{Rehearsal, Report},
+    store::read,
 };
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Import {
     /// Files or directories of Traefik's dynamic configuration; or one postgres:// URL
     #[arg(required = true, value_name = "FILE|DIRECTORY|URL")]
@@ -31,6 +35,9 @@ pub(super) struct Import {
     /// Take over what the plan of a postgres:// URL showed
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
+    /// Write it without a rehearsal, though `[rehearse] traefik` is configured
+    #[arg(long)]
+    no_rehearse: bool,
     /// Say it as JSON
     #[arg(long)]
     json: bool,
@@ -47,8 +54,20 @@ struct Said<'a> {
     changes: usize,
     /// None when nothing was written.
     revision: Option<i64>,
+    /// What a throw-away Traefik said of it, where one was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsal: Option<&'a Report>,
     #[serde(flatten)]
     plan: &'a Plan,
+}
+
+/// What an import came to.
+pub(super) struct Imported {
+    plan: Plan,
+    /// None when nothing was written.
+    revision: Option<i64>,
+    /// None when nobody was asked.
+    rehearsal: Option<Report>,
 }
 
 pub(super) async fn run(config: &Config, import: Import) -> anyhow::Result<()> {
@@ -65,10 +84,16 @@ pub(super) async fn run(config: &Config, import: Import) -> anyhow::Result<()> {
         ..Author::default()
     };
     let settings = Arc::new(settings(config, config.serve.listen));
-    let work = async |client: &mut Client| write(client, &settings, source, &author, dry_run).await;
-    let (plan, revision) = database::with(config, async |opened| opened.run(work).await).await?;
+    let stage = Rehearsal::configured(&config.rehearse, Arc::clone(&settings));
+    let stage = (stage.is_on() && !import.no_rehearse).then_some(stage);
+    let work = async |client: &mut Client| match &stage {
+        Some(stage) => Box::pin(rehearsed(client, stage, &settings, source, &author, dry_run)).await,
+        None => write(client, &settings, source, &author, dry_run).await,
+    };
+    let Imported { plan, revision, rehearsal } = database::with(config, async |opened| opened.run(work).await).await?;
     if import.json {
-        let said = Said { dry_run, changes: plan.changes(), revision, plan: &plan };
+        let rehearsal = rehearsal.as_ref();
+        let said = Said { dry_run, changes: plan.changes(), revision, rehearsal, plan: &plan };
         let said = serde_json::to_string_pretty(&said)?;
         return Ok(output::print(&format!("{said}\n"))?);
     }
@@ -95,26 +120,59 @@ async fn from_table(url: &str) -> anyhow::Result<Source> {
     other.run_as_owner(async |client| Ok(Source::seed(client).await?)).await
 }
 
-/// What was planned, and the revision that it made.
+/// Lets a real Traefik load what it would come to, outside of any transaction, and writes it only then.
+async fn rehearsed(
+    client: &mut Client,
+    stage: &Rehearsal,
+    settings: &Arc<Settings>,
+    source: Source,
+    author: &Author,
+    dry_run: bool,
+) -> anyhow::Result<Imported> {
+    let tried = write(client, settings, source.clone(), author, true).await?;
+    if tried.plan.changes() == 0 {
+        return Ok(tried);
+    }
+    let rows = read::newest(client).await.map_err(database::explain)?;
+    let report = stage.run(&stage.candidate(tried.plan.over(rows))).await.map_err(|error| {
+        let remedy = error.remedy();
+        anyhow::anyhow!("{:#}; {remedy}; or import with --no-rehearse", anyhow::Error::from(error))
+    })?;
+    let objects = &tried.plan.objects;
+    if let Some(complaint) = report.against(|name| objects.contains_key(name)) {
+        let origin = complaint.of.as_ref().and_then(|name| objects.get(name));
+        let what = origin.map_or_else(|| "all of it".to_owned(), String::clone);
+        bail!(
+            "{what}: Traefik would not run it: {}; nothing was imported: correct it, or import with --no-rehearse if the \
+             real Traefik knows more than the one of the rehearsal",
+            complaint.words
+        );
+    }
+    let mut imported = if dry_run { tried } else { write(client, settings, source, author, false).await? };
+    imported.plan.warnings.extend(report.warnings());
+    Ok(Imported { rehearsal: Some(report), ..imported })
+}
+
+/// Plans and writes it in one transaction.
 pub(super) async fn write(
     client: &mut Client,
     settings: &Arc<Settings>,
     source: Source,
     author: &Author,
     dry_run: bool,
-) -> anyhow::Result<(Plan, Option<i64>)> {
+) -> anyhow::Result<Imported> {
     let transaction = client.transaction().await.map_err(database::explain)?;
     author.sign(&transaction).await.map_err(database::explain)?;
     let plan = source.plan(&import::existing(&transaction).await?, settings);
     import::write(&transaction, &plan).await?;
     if dry_run || plan.changes() == 0 {
         transaction.rollback().await.map_err(database::explain)?;
-        return Ok((plan, None));
+        return Ok(Imported { plan, revision: None, rehearsal: None });
     }
     let newest = transaction.query_one("SELECT n FROM charliehub.revision", &[]).await;
     let revision = newest.and_then(|row| row.try_get(0)).map_err(database::explain)?;
     transaction.commit().await.map_err(database::explain)?;
-    Ok((plan, Some(revision)))
+    Ok(Imported { plan, revision: Some(revision), rehearsal: None })
 }
 
 fn text(plan: &Plan) -> String {

@@ -68,6 +68,9 @@ pub struct Plan {
     pub left_out: Vec<Left>,
     /// What is taken over, but will not answer as one might think.
     pub warnings: Vec<String>,
+    /// What stands for the written in Traefik, by its name there: `router a of routes.yml`.
+    #[serde(skip)]
+    pub objects: BTreeMap<String, String>,
     #[serde(skip)]
     pub(super) writes: Vec<Write>,
 }
@@ -87,25 +90,33 @@ impl Plan {
         self.writes.len()
     }
 
+    /// The rows as they would be with all of it written.
+    pub fn over(&self, mut rows: Rows) -> Rows {
+        rows.extend(self.writes.iter().map(|write| (key(&write.row), Arc::new(write.row.clone()))));
+        rows
+    }
+
     fn write(&mut self, action: Action, row: Row, router: &str, file: &Arc<str>) {
         if action != Action::Unchanged {
             self.writes.push(Write { action, row, router: router.to_owned(), file: Arc::clone(file) });
         }
     }
 
-    /// Says which of the imported rows would be closed.
-    fn warn(&mut self, existing: &Rows, settings: &Arc<Settings>) {
-        let key = |row: &Row| match row {
-            Row::Fragment(fragment) => Key::fragment(fragment.id),
-            Row::Domain(domain) => Key::domain(domain.id),
-            Row::Bad(_) => Key::domain(uuid::Uuid::nil()),
-        };
+    /// Finds out what Traefik would have of it, and says which of the imported rows would be closed.
+    fn compile(&mut self, existing: &Rows, settings: &Arc<Settings>) {
         let mut compiler = Compiler::new(Arc::clone(settings));
         compiler.apply(existing.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
         let written = self.writes.iter().map(|write| (key(&write.row), Some(Arc::new(write.row.clone()))));
         compiler.apply(written.collect());
         for write in &self.writes {
             let route = compiler.route(&key(&write.row));
+            let (kind, name) = match &write.row {
+                Row::Fragment(fragment) => (fragment.kind.as_str(), Some(fragment.name.clone())),
+                Row::Domain(_) | Row::Bad(_) => ("router", None),
+            };
+            let routers = route.into_iter().flat_map(|route| &route.routers).map(|(_, router)| router.to_string());
+            let origin = format!("{kind} {} of {}", write.router, write.file);
+            self.objects.extend(name.into_iter().chain(routers).map(|name| (name, origin.clone())));
             if let Some(State::Closed { reason }) = route.map(|route| &route.state) {
                 let holds =
                     if route.is_some_and(|route| route.routers.is_empty()) { "is left out" } else { "answers 503" };
@@ -115,6 +126,14 @@ impl Plan {
                 route.into_iter().flat_map(|route| &route.warnings).map(|said| format!("{}: {said}", write.row.name())),
             );
         }
+    }
+}
+
+fn key(row: &Row) -> Key {
+    match row {
+        Row::Fragment(fragment) => Key::fragment(fragment.id),
+        Row::Domain(domain) => Key::domain(domain.id),
+        Row::Bad(_) => Key::domain(uuid::Uuid::nil()),
     }
 }
 
@@ -141,7 +160,7 @@ pub(super) fn of_files(found: Found, existing: &Rows, settings: &Arc<Settings>) 
     for (fragment, file, because) in fragments {
         plan.take_fragment(fragment, &file, because, &by_name);
     }
-    plan.warn(existing, settings);
+    plan.compile(existing, settings);
     plan
 }
 
@@ -149,7 +168,7 @@ pub(super) fn of_table(table: seed::Table, existing: &Rows, settings: &Arc<Setti
     let seed::Table { rows, left_out, warnings } = table;
     let mut plan = Plan { left_out, warnings, ..Plan::default() };
     plan.take_rows(rows, existing, seed::merged);
-    plan.warn(existing, settings);
+    plan.compile(existing, settings);
     plan
 }
 

@@ -22,7 +22,7 @@ use crate::snapshot::encode::hex;
 pub const BRACES: &str = "{{\"{{\"}}";
 
 /// All that was found, and where.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     pub(super) pieces: BTreeMap<Name, Piece>,
     pub(super) files: BTreeMap<Name, Arc<str>>,

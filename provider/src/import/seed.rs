@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use super::{Error, Left, recognise::blank};
 
 /// What the table comes to: rows, each with what it was called and where.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
     pub(super) rows: Vec<(Domain, String, Arc<str>)>,
     pub(super) left_out: Vec<Left>,

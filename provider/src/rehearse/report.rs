@@ -1,4 +1,9 @@
 //! What a rehearsal tells: from Traefik's API and log to a verdict.
+//!
+//! Whoever writes is refused by what Traefik says of all of it, or of what is written; what it says of others keeps nobody
+//! from a change, and is told as a warning.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -91,6 +96,44 @@ impl Report {
             None => Verdict::Errors,
         };
         Self { verdict, version, took_ms: 0, loaded, body_error: heard.body_error, routers, services, middlewares, log }
+    }
+
+    /// What keeps a write from being made, whose objects are those that `is_written` knows by name.
+    pub fn against(&self, is_written: impl Fn(&str) -> bool) -> Option<Complaint> {
+        if self.verdict == Verdict::Refused {
+            return Some(Complaint { of: None, words: self.body_error.clone().unwrap_or_default() });
+        }
+        self.complaints().find(|complaint| complaint.of.as_deref().is_some_and(&is_written))
+    }
+
+    /// What is told of others when a write is made all the same.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.complaints().map(|complaint| format!("rehearsal: {complaint}"))
+    }
+
+    fn complaints(&self) -> impl Iterator<Item = Complaint> {
+        let objects = self.routers.iter().chain(&self.services).chain(&self.middlewares);
+        let objects =
+            objects.map(|object| Complaint { of: Some(object.name.clone()), words: object.errors.join("; ") });
+        let lines = self.log.iter().filter(|line| line.level != "warn");
+        objects.chain(lines.map(|line| Complaint { of: line.object.clone(), words: line.message.clone() }))
+    }
+}
+
+/// What Traefik would not run as it was written, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// The router, service or middleware; none: all of it, or nothing that has a name.
+    pub of: Option<String>,
+    pub words: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.of {
+            Some(of) => write!(f, "{of}: {}", self.words),
+            None => f.write_str(&self.words),
+        }
     }
 }
 
@@ -247,6 +290,36 @@ mod tests {
         ]);
         let report = Report::new("3".to_owned(), found, heard);
         assert_eq!((report.verdict, report.log.len()), (Verdict::Errors, 1));
+    }
+
+    #[test]
+    fn only_what_is_said_of_the_written_is_against_it() {
+        let object = |name: &str| Part {
+            protocol: "http",
+            name: name.to_owned(),
+            status: "disabled".to_owned(),
+            errors: vec!["it is wrong".to_owned()],
+        };
+        let line = |level: &str, object: Option<&str>| Line {
+            level: level.to_owned(),
+            message: "no such resolver".to_owned(),
+            object: object.map(str::to_owned),
+        };
+        let report = |body_error: Option<&str>, routers: Vec<Part>, lines: Vec<Line>| {
+            let heard = Heard { body_error: body_error.map(str::to_owned), lines, ..Heard::default() };
+            Report::new("3".to_owned(), Found { routers, ..Found::default() }, heard)
+        };
+        for (report, words, warnings) in [
+            (report(None, vec![object("a.test")], vec![]), Some("a.test: it is wrong"), 1),
+            (report(None, vec![object("b.test")], vec![line("error", Some("b.test")), line("error", None)]), None, 3),
+            (report(None, vec![], vec![line("error", Some("a.test"))]), Some("a.test: no such resolver"), 1),
+            (report(None, vec![], vec![line("warn", Some("a.test"))]), None, 0),
+            (report(Some("field not found"), vec![], vec![]), Some("field not found"), 0),
+        ] {
+            let against = report.against(|name| name == "a.test").map(|complaint| complaint.to_string());
+            assert_eq!(against.as_deref(), words, "{report:?}");
+            assert_eq!(report.warnings().count(), warnings, "{report:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,8 @@ fn file(text: &str) -> Source {
 async fn import(client: &mut Client, source: Source, dry_run: bool) -> anyhow::Result<(Plan, Option<i64>)> {
     let author =
         Author { actor: "ann".to_owned(), source: "import", reason: "moving in".to_owned(), ..Author::default() };
-    write(client, &Arc::default(), source, &author, dry_run).await
+    let imported = write(client, &Arc::default(), source, &author, dry_run).await?;
+    Ok((imported.plan, imported.revision))
 }
 
 async fn value(client: &Client, sql: &str) -> String {
