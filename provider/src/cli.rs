@@ -5,9 +5,11 @@
 
 mod audit;
 mod check;
+mod client;
 mod completions;
 mod database;
 mod decide;
+mod domains;
 mod export;
 mod import;
 mod migrate;
@@ -90,6 +92,8 @@ enum Command {
     /// a row, all else a fragment; a second import of the same files changes nothing. With postgres://.. it takes the table
     /// `domains` of another system instead.
     Import(import::Import),
+    /// List, make, change and remove rows, by the API of a provider here or elsewhere
+    Domains(Box<domains::Domains>),
     /// Print the Traefik configuration of a revision, as its file provider loads it
     Export(Export),
     /// Let a throw-away real Traefik load a configuration, and print what it says
@@ -200,6 +204,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         Command::Serve(inner) => inner,
         Command::Migrate
         | Command::Check
+        | Command::Domains(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::Rehearse(_)
@@ -250,6 +255,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Migrate => migrate::run(&config).await,
             Command::Check => return check::run(&config).await,
             Command::Import(import) => import::run(&config, import).await,
+            Command::Domains(domains) => domains::run(&config, *domains).await,
             Command::Export(export) => export::run(&config, &export).await,
             Command::Rehearse(wanted) => return rehearse::run(&config, &wanted).await,
             Command::DieWith { .. } | Command::Completions { .. } => Ok(()), // done above, without a configuration

@@ -68,6 +68,9 @@ const SECRETS: &[&str] = &["database.password", "database.url"];
 
 const PREFIX: &str = "CHARLIEHUB_";
 
+/// What has our prefix and is read elsewhere: where the file is, and which provider `domains` asks.
+const NO_SETTINGS: &[&str] = &["CONFIG", "SERVER"];
+
 /// Where a value came from, as an error names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -214,7 +217,7 @@ impl Settings {
             } else if let Some(key) = TRAEFIK_KEYS.iter().find(|key| rest == format!("TRAEFIK_{}", key.to_uppercase()))
             {
                 traefik.insert((*key).to_owned(), found);
-            } else if rest != "CONFIG" {
+            } else if !NO_SETTINGS.contains(&rest) {
                 let valid: Vec<String> = KEYS.iter().map(|key| variable(key)).collect();
                 let nearest = nearest(name, valid.iter().map(String::as_str));
                 return Err(Error::new(place, "there is no such setting", did_you_mean(nearest)));

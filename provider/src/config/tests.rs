@@ -142,6 +142,12 @@ fn an_unknown_variable_is_refused() {
 }
 
 #[test]
+fn the_provider_that_commands_ask_is_no_setting_and_no_mistake() {
+    let config = read("", &[("CHARLIEHUB_SERVER", "https://edge.example.org")], Flags::default()).unwrap();
+    assert_eq!(config.serve.listen.to_string(), "127.0.0.1:8001");
+}
+
+#[test]
 fn a_flag_beats_the_environment_which_beats_the_file() {
     let file = "[serve]\nlisten = \"127.0.0.1:1\"\ndata_dir = \"/file\"\nmax_wait = \"1s\"";
     let environment = [("CHARLIEHUB_SERVE_LISTEN", "127.0.0.1:2"), ("CHARLIEHUB_SERVE_DATA_DIR", "/environment")];

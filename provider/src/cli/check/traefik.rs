@@ -1,24 +1,18 @@
 //! Do the Traefiks poll us as they should? Asks their APIs, where configured; says the lines that they need.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::Context as _;
 use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use http::Request;
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsConnector, rustls};
 
 use super::Finding;
-use crate::config::{Config, Traefik};
+use crate::{
+    cli::client::{self, Limits, Trust},
+    config::{Config, Traefik},
+};
 
-const PATIENCE: Duration = Duration::from_secs(3);
-const LARGEST: usize = 1 << 20;
+const LIMITS: Limits = Limits { patience: Duration::from_secs(3), largest: 1 << 20 };
 
 /// The lines of Traefik's static configuration that belong together: a poll is always open, and never cut off.
 pub(super) fn static_configuration(config: &Config) -> String {
@@ -87,56 +81,8 @@ pub(super) async fn check(traefik: &Traefik, config: &Config) -> Vec<Finding> {
 
 /// Asks one thing of a Traefik's API.
 async fn get<T: DeserializeOwned>(api: &str, path: &str) -> anyhow::Result<T> {
-    tokio::time::timeout(PATIENCE, ask(api, path)).await.context("no answer in time")?
-}
-
-async fn ask<T: DeserializeOwned>(api: &str, path: &str) -> anyhow::Result<T> {
-    let uri: http::Uri = format!("{api}{path}").parse()?;
-    let authority = uri.authority().context("no host")?.clone();
-    let secure = uri.scheme_str() == Some("https");
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let stream = TcpStream::connect((host.as_str(), port)).await?;
-    let request = Request::get(uri.path())
-        .header(header::HOST, authority.as_str())
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let body = if secure {
-        let name = rustls::pki_types::ServerName::try_from(host)?;
-        exchange(TlsConnector::from(trust()?).connect(name, stream).await?, request).await?
-    } else {
-        exchange(stream, request).await?
-    };
-    Ok(serde_json::from_slice(&body)?)
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Empty<Bytes>>,
-) -> anyhow::Result<Bytes> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        anyhow::ensure!(response.status().is_success(), "it answers {}", response.status());
-        let body = Limited::new(response.into_body(), LARGEST).collect().await;
-        Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
-    };
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        biased;
-        answered = &mut answer => answered,
-        ended = &mut connection => {
-            ended?;
-            answer.await
-        }
-    }
-}
-
-fn trust() -> anyhow::Result<Arc<rustls::ClientConfig>> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    let request = Request::get(format!("{api}{path}")).body(Bytes::new())?;
+    let response = client::send(request, &Trust::System, LIMITS).await?;
+    anyhow::ensure!(response.status().is_success(), "it answers {}", response.status());
+    Ok(serde_json::from_slice(response.body())?)
 }

@@ -1,0 +1,121 @@
+//! One request and its answer, for the commands that ask a server: a provider's API, or Traefik's.
+//!
+//! Each has a connection of its own, by rustls where the URL says https. What can be wrong with an answer is the
+//! caller's to say: any status is an answer here.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    },
+};
+
+/// How long a server may take, and how much it may say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) patience: Duration,
+    pub(super) largest: usize,
+}
+
+/// Who may have signed the certificate of an https server.
+#[derive(Clone, Debug)]
+pub(super) enum Trust {
+    /// The authorities of this machine.
+    System,
+    /// Those of a PEM file alone.
+    Only(PathBuf),
+}
+
+/// Sends a request to the server that its absolute URI names.
+pub(super) async fn send(request: Request<Bytes>, trust: &Trust, limits: Limits) -> anyhow::Result<Response<Bytes>> {
+    timeout(limits.patience, ask(request, trust, limits.largest)).await.context("no answer in time")?
+}
+
+async fn ask(request: Request<Bytes>, trust: &Trust, largest: usize) -> anyhow::Result<Response<Bytes>> {
+    let (mut parts, body) = request.into_parts();
+    let authority = parts.uri.authority().context("no host")?.clone();
+    let is_secure = parts.uri.scheme_str() == Some("https");
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let port = authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+    parts.uri = parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
+    parts.headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let request = Request::from_parts(parts, Full::new(body));
+    let connector = if is_secure { Some(connector(trust)?) } else { None };
+    let stream = TcpStream::connect((host.as_str(), port)).await?;
+    match connector {
+        Some(connector) => {
+            exchange(connector.connect(ServerName::try_from(host)?, stream).await?, request, largest).await
+        }
+        None => exchange(stream, request, largest).await,
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Full<Bytes>>,
+    largest: usize,
+) -> anyhow::Result<Response<Bytes>> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let answer = async {
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, largest).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+        Ok(Response::from_parts(parts, body.to_bytes()))
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        answered = &mut answer => answered,
+        ended = &mut connection => {
+            ended?;
+            answer.await
+        }
+    }
+}
+
+fn connector(trust: &Trust) -> anyhow::Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(match trust {
+        Trust::System => rustls_native_certs::load_native_certs().certs,
+        Trust::Only(file) => authorities(file)?,
+    });
+    if usable == 0 {
+        match trust {
+            Trust::System => anyhow::bail!("this machine has no root certificates; install ca-certificates"),
+            Trust::Only(file) => anyhow::bail!("{} holds no certificate; give a PEM file", file.display()),
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn authorities(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let pem = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>();
+    certificates.with_context(|| format!("{} is not PEM", file.display()))
+}
+
+#[cfg(test)]
+mod tests;
