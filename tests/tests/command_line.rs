@@ -2,7 +2,8 @@
 //! line that says how to go on.
 #![expect(clippy::unwrap_used, reason = "a story that cannot be told panics")]
 
-use charliehub_tests::{Output, Provider, Row, World};
+use charliehub_tests::{Home, Output, Postgres, Provider, Row, World, secs, until};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 
 /// Runs `domains` against the provider of the world, whose own configuration says where it is.
@@ -147,4 +148,37 @@ async fn another_machine_needs_only_where_and_a_token() {
     let said = elsewhere.must(&[&["domains", "set", "one.test", "status=disabled"][..], &flags].concat()).await;
     assert!(said.contains("goes off: one.test"), "{said}");
     assert_eq!(world.postgres.value("SELECT status FROM domains").await, "disabled");
+}
+
+#[tokio::test]
+async fn a_provider_by_https_is_believed_when_its_authority_was_named() {
+    let home = Home::new();
+    let postgres = Postgres::start(&home).await;
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let write = |name: &str, pem: String| {
+        let path = home.join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let ca = write("ca.pem", authority.pem());
+    let (chain, key) = (write("tls.crt", certificate.pem()), write("tls.key", key.serialize_pem()));
+    let mut provider = Provider::new(&home, "provider")
+        .database(&postgres.url())
+        .set("serve", "tls_certificate", &format!("\"{chain}\""))
+        .set("serve", "tls_key", &format!("\"{key}\""));
+    provider.launch();
+    until("the rows are listed by https", secs(20), async || {
+        let output = provider.run(&["domains", "list", "--ca", &ca]).await;
+        if output.code == Some(0) { Ok(()) } else { Err(output) }
+    })
+    .await;
+    let output = provider.run(&["domains", "list"]).await;
+    assert!(
+        output.code == Some(1) && output.err.contains("--ca FILE") && output.err.contains("UnknownIssuer"),
+        "{output:?}"
+    );
 }

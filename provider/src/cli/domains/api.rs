@@ -134,9 +134,9 @@ impl Api {
             }
             None => Bytes::new(),
         };
-        let response = client::send(request.body(body)?, &self.trust, LIMITS).await.with_context(|| {
-            format!("no answer from {}; is a provider running there? Name another with --server URL", self.server)
-        })?;
+        let response = client::send(request.body(body)?, &self.trust, LIMITS)
+            .await
+            .with_context(|| format!("no answer from {}; {}", self.server, self.remedy()))?;
         let answer: Option<Value> = serde_json::from_slice(response.body()).ok();
         if response.status().is_success()
             && let Some(answer) = answer
@@ -146,6 +146,14 @@ impl Api {
         match answer.and_then(|answer| serde_json::from_value(answer).ok()) {
             Some(problem) => Err(Refused(problem).into()),
             None => bail!(self.stranger(&response)),
+        }
+    }
+
+    fn remedy(&self) -> &'static str {
+        if self.server.starts_with("https:") {
+            "is a provider running there, and is its certificate signed by an authority of this machine, or of --ca FILE?"
+        } else {
+            "is a provider running there? Name another with --server URL"
         }
     }
 
