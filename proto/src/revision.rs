@@ -157,6 +157,27 @@ pub struct RolledBack {
     pub dry_run: bool,
 }
 
+/// What a read of everything found, beside what was held already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Deployed {
+    /// The revision that was read.
+    pub revision: i64,
+    /// Of the config that is served; none where there never was one.
+    pub digest: Option<String>,
+    pub differed: Differed,
+    pub took_ms: u64,
+}
+
+/// What was not held as the database has it. Normally nothing: what is committed is read at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Differed {
+    pub rows: usize,
+    /// The objects of Traefik's configuration that are served differently now, as `http.routers/a.example.org`.
+    pub routes: Vec<String>,
+}
+
 /// What was decided about a withheld revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -6,6 +6,7 @@
 //! [`router`] holds the routes of this module; [`finish`] puts what all answers have in common around these and others.
 
 mod audit;
+mod deploy_all;
 mod domains;
 mod fields;
 mod fragments;
@@ -52,6 +53,7 @@ use crate::{
     postgres::Pool,
     rehearse::Rehearsal,
     snapshot::Current,
+    store::reread::Asker,
 };
 
 /// What the handlers need.
@@ -62,6 +64,8 @@ pub struct Api {
     pub messages: Messages,
     /// What is served, so that a write can say when it is.
     pub current: Arc<Current>,
+    /// Has everything read again.
+    pub asker: Asker,
     /// What the compiler is told, so that a write can say what it compiles to.
     pub settings: Arc<Settings>,
     /// Tries on a real Traefik what a change would compile to.
@@ -97,6 +101,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(domains::get, domains::replace, domains::patch, domains::delete))
         .routes(routes!(fragments::list, fragments::insert))
         .routes(routes!(fragments::get, fragments::put, fragments::delete))
+        .routes(routes!(deploy_all::get, deploy_all::post))
         .routes(routes!(rehearse::run))
         .routes(routes!(revisions::read::list))
         .routes(routes!(revisions::read::get))

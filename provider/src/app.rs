@@ -57,7 +57,7 @@ use crate::{
     rehearse::Rehearsal,
     serve::{Server, health::Status},
     snapshot::{Current, disk},
-    store::listen::Follower,
+    store::{listen::Follower, reread},
 };
 
 /// Enough for the API, the history and the tokens at once.
@@ -106,11 +106,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     // The database is not there yet; what needs it waits for the pool.
     let (database, private) = find_database(&config)?;
     let pool = database.pool(POOL);
+    let (asker, wishes) = reread::channel();
     let api = Api {
         pool: pool.clone(),
         auth: Arc::clone(&auth),
         messages: messages(Arc::clone(&current)),
         current: Arc::clone(&current),
+        asker,
         rehearsal: Arc::new(Rehearsal::configured(&config.rehearse, Arc::clone(&settings))),
         settings,
         strict_locking: config.serve.strict_locking,
@@ -199,7 +201,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
                 tracker.spawn(until(stop.clone(), renew(pool)));
             }
             let follower =
-                Follower { database, told: |news| follow.hear(news), started_with };
+                Follower { database, told: |news| follow.hear(news), started_with, wishes };
             follower.run(stop).await;
         }
     });

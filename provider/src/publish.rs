@@ -102,6 +102,8 @@ pub struct Publisher {
     withheld: Option<Withheld>,
     guard: Guard,
     current: Arc<Current>,
+    /// How many rows the last reading changed.
+    changed: usize,
 }
 
 impl Publisher {
@@ -113,6 +115,7 @@ impl Publisher {
             withheld: None,
             guard: Guard::new(limits),
             current,
+            changed: 0,
         }
     }
 
@@ -133,6 +136,11 @@ impl Publisher {
         self.withheld.as_ref().map_or(&[], |withheld| &withheld.revisions)
     }
 
+    /// How many rows of the last reading were not held as they were read.
+    pub fn changed(&self) -> usize {
+        self.changed
+    }
+
     /// Why the newest revision waits.
     pub fn reason(&self) -> Option<Reason> {
         self.withheld.as_ref().map(|withheld| withheld.reason)
@@ -142,6 +150,7 @@ impl Publisher {
     pub fn take(&mut self, reading: Reading, now: Instant) -> Outcome {
         let Reading { held, everything, rows, forked: _ } = reading;
         let undo = self.apply(everything, rows);
+        self.changed = undo.len();
         let unchanged = self.newest_held.replace(held) == Some(held) && undo.is_empty();
         let outcome = if unchanged && self.start.is_none() { Outcome::Nothing } else { self.decide(held, undo, now) };
         self.current.decide(held.revision);

@@ -1,9 +1,10 @@
 //! Follows the source of truth: what is committed in Postgres is known here, each revision whole, within milliseconds.
 //!
 //! [`sync`] decides when to do what, [`listen`] does it, [`read`] fetches the rows of one revision, [`rows`] decodes them
-//! one by one.
+//! one by one. [`reread`] is how to ask for everything to be read again.
 
 pub mod listen;
 pub mod read;
+pub mod reread;
 pub mod rows;
 pub mod sync;

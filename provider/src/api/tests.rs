@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     auth::{self, Role},
     postgres::{Database, tests::cluster::Cluster},
+    store::reread,
 };
 
 /// The API with a token of each of two roles; `pool` may lead nowhere.
@@ -57,7 +58,10 @@ impl World {
         let off = crate::config::Rehearse { traefik: None, timeout: None };
         let rehearsal = Arc::new(Rehearsal::configured(&off, Arc::clone(&settings)));
         let limits = Arc::new(Limits::new(Policy { rate: 10_000, burst: 10_000 }));
-        let api = Api { pool, auth: auth.clone(), messages, current, settings, rehearsal, strict_locking, limits };
+        // Nor does anybody hear a wish.
+        let (asker, _) = reread::channel();
+        let api =
+            Api { pool, auth: auth.clone(), messages, current, asker, settings, rehearsal, strict_locking, limits };
         let routes = router(api).route("/panics", get(async || -> Response { panic!("a test panics") }));
         let app = finish(routes, Hosts::new(BTreeSet::from(["edge.example.org".to_owned()])));
         (Self { app, auth: Arc::clone(&auth), editor, reader, _data_dir: data_dir }, auth)

@@ -16,6 +16,7 @@ use crate::{
     store::{
         listen::News,
         read::{Reading, by_key},
+        reread::Reread,
         sync::Held,
     },
 };
@@ -46,7 +47,16 @@ impl Follow {
                 self.pool.clear();
             }
             News::Tokens => self.auth.changed(),
-            News::Read(reading) => self.read(reading),
+            News::Read { reading, wishes } => {
+                let revision = reading.held.revision;
+                self.read(reading);
+                let found = Reread { revision, rows: self.publisher.changed() };
+                for wish in wishes {
+                    if wish.send(found).is_err() {
+                        tracing::debug!("who wanted everything read again did not wait for it");
+                    }
+                }
+            }
             News::TooLarge(error) => {
                 if self.status.too_large(error) {
                     tracing::error!(%error, "what the database holds is not read; what is served stays");

@@ -15,13 +15,14 @@ use std::{
 
 use metrics::{counter, gauge, histogram};
 use serde::Deserialize;
-use tokio::task::yield_now;
+use tokio::{sync::mpsc, task::yield_now};
 use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     read::{self, Reader, Reading, Sum},
+    reread::{self, Wish},
     rows::Fetched,
     sync::{Action, Cause, Event, Held, Sync},
 };
@@ -42,8 +43,8 @@ pub enum News {
     Connected,
     /// Not connected any more; what is held goes on being served.
     Disconnected,
-    /// The rows of a newer revision, or of the same one after a hint.
-    Read(Reading),
+    /// The rows of a newer revision, or of the same one after a hint. `wishes` wait to hear what it found.
+    Read { reading: Reading, wishes: Vec<Wish> },
     /// There are more rows than we have memory for; what is held goes on being served.
     TooLarge(TooLarge),
     /// Withheld revision `held` was approved; these are its rows.
@@ -90,6 +91,8 @@ pub struct Follower<F> {
     pub told: F,
     /// The revision that we started with, for the fork check of the first read.
     pub started_with: Option<Held>,
+    /// Those who want everything read again.
+    pub wishes: mpsc::Receiver<Wish>,
 }
 
 impl<F: FnMut(News) -> Vec<Held>> Follower<F> {
@@ -102,6 +105,7 @@ impl<F: FnMut(News) -> Vec<Held>> Follower<F> {
         let mut tasks = Tasks::default();
         let mut waiting: Vec<Held> = Vec::new();
         let mut heard: Option<Instant> = None;
+        let mut wishes: Vec<Wish> = Vec::new();
         let mut complained = None;
         loop {
             while let Some(action) = sync.next(Instant::now()) {
@@ -201,7 +205,7 @@ impl<F: FnMut(News) -> Vec<Held>> Follower<F> {
                         Ok((reading, approved)) => {
                             remember(&mut hashes, &reading);
                             let held = reading.held;
-                            (self.told)(News::Read(reading));
+                            (self.told)(News::Read { reading, wishes: std::mem::take(&mut wishes) });
                             if let Some((held, rows)) = approved {
                                 (self.told)(News::Approved { held, rows });
                             }
@@ -215,6 +219,7 @@ impl<F: FnMut(News) -> Vec<Held>> Follower<F> {
                             waiting = (self.told)(News::Quiet);
                         }
                         Err(read::Error::TooLarge(error)) => {
+                            wishes.clear();
                             waiting = (self.told)(News::TooLarge(error));
                             sync.on(Event::TooLarge, Instant::now());
                         }
@@ -256,6 +261,13 @@ impl<F: FnMut(News) -> Vec<Held>> Follower<F> {
                             tracing::warn!(cause = %postgres::Error::from(error), "the comparison failed");
                             sync.on(Event::Lost, Instant::now());
                         }
+                    }
+                }
+                // A read that is under way may have begun before they asked.
+                1.. = self.wishes.recv_many(&mut wishes, reread::WAITING), if tasks.read.is_none() => {
+                    wishes.retain(|wish| !wish.is_closed());
+                    if !wishes.is_empty() {
+                        sync.on(Event::Wish, Instant::now());
                     }
                 }
                 () = sleep_until(wake_at) => {}

@@ -40,6 +40,8 @@ pub enum Event {
     Listening,
     /// Something was committed, by a notification or an operator's wish.
     Hint,
+    /// Somebody wants everything read again. While a read is under way, tell it when that has ended.
+    Wish,
     /// Our own notification came back: this connection delivers.
     ProbeBack,
     /// The heartbeat's answer.
@@ -153,6 +155,7 @@ impl Sync {
                 self.dirty = true;
             }
             Event::Hint => self.dirty = true,
+            Event::Wish => (self.dirty, self.everything) = (true, true),
             Event::ProbeBack => {
                 if let Link::Online(online) = &mut self.link {
                     online.probe = None;

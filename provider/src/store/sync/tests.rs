@@ -41,6 +41,21 @@ fn hints_during_a_read_are_one_more_read() {
 }
 
 #[test]
+fn a_wish_reads_everything_once_and_a_lost_connection_does_not_forget_it() {
+    let now = Instant::now();
+    let mut sync = following(now);
+    sync.on(Event::Wish, now);
+    assert_eq!(actions(&mut sync, now), [Action::Read { everything: true }]);
+    sync.on(Event::Lost, now);
+    assert_eq!(actions(&mut sync, now), [Action::Hangup(Cause::Lost), Action::Connect]);
+    sync.on(Event::Listening, now);
+    assert_eq!(actions(&mut sync, now), [Action::Read { everything: true }]);
+    sync.on(Event::Read(held(1)), now);
+    sync.on(Event::Hint, now);
+    assert_eq!(actions(&mut sync, now), [Action::Read { everything: false }]);
+}
+
+#[test]
 fn a_lost_notification_is_found_by_the_heartbeat() {
     let now = Instant::now();
     let mut sync = following(now);
