@@ -186,6 +186,14 @@ pub struct Decided {
     pub state: SnapshotState,
 }
 
+/// Whether the config and the rows of a revision are kept for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Pinned {
+    pub revision: i64,
+    pub pinned: bool,
+}
+
 /// A change that waits for an administrator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -110,6 +110,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(revisions::act::rollback))
         .routes(routes!(revisions::act::approve))
         .routes(routes!(revisions::act::discard))
+        .routes(routes!(revisions::pin::pin, revisions::pin::unpin))
         .routes(routes!(revisions::read::withheld))
         .routes(routes!(tokens::list, tokens::insert))
         .routes(routes!(tokens::revoke))

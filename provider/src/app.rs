@@ -53,10 +53,10 @@ use crate::{
         private::{self, Private},
     },
     publish::Publisher,
-    record::{Recorder, Retention},
+    record::Recorder,
     rehearse::Rehearsal,
     serve::{Server, health::Status},
-    snapshot::{Current, disk},
+    snapshot::{Current, disk, history::prune::Retention},
     store::{listen::Follower, reread},
 };
 
@@ -144,7 +144,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (keeping, kept) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
     tasks.spawn(Arc::clone(&recorder).keep_on_disk(data_dir.clone(), keeping.clone()));
-    let retention = Retention { keep: i32::try_from(config.history.keep).unwrap_or(i32::MAX), age: config.history.age };
+    let retention = Retention {
+        keep: i32::try_from(config.history.keep).unwrap_or(i32::MAX),
+        age: config.history.age,
+        max_bytes: i64::try_from(config.history.max_bytes).unwrap_or(i64::MAX),
+    };
     let changed = Arc::new(Notify::new());
     let follow = Follow {
         publisher,

@@ -155,11 +155,13 @@ pub struct Guard {
     pub window: Duration,
 }
 
-/// Section `[history]`: what is kept of snapshots, whichever is more.
+/// Section `[history]`: what is kept of snapshots. Of `keep` and `age` whichever is more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     pub keep: u32,
     pub age: Duration,
+    /// At most so many bytes of compressed bodies.
+    pub max_bytes: u64,
 }
 
 /// Section `[rehearse]`: the Traefik that tries a configuration before it goes live.
@@ -293,6 +295,7 @@ impl Config {
             history: History {
                 keep: settings.number("history.keep", 1..=1_000_000)?.unwrap_or(100),
                 age: settings.duration("history.age")?.unwrap_or(Duration::from_hours(30 * 24)),
+                max_bytes: settings.bytes("history.max_bytes")?.unwrap_or(2 << 30),
             },
             rehearse: rehearse(&settings)?,
             traefik: settings.traefik()?,

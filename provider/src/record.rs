@@ -20,7 +20,10 @@ use crate::{
     snapshot::{
         disk,
         disk::Good,
-        history::{self, Candidate},
+        history::{
+            self, Candidate,
+            prune::{Retention, prune},
+        },
     },
 };
 
@@ -48,13 +51,6 @@ pub struct Recorder {
     history: Notify,
     /// Somebody may be about to decide about it.
     withheld: Notify,
-}
-
-/// How long the history is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    pub keep: i32,
-    pub age: Duration,
 }
 
 impl Recorder {
@@ -150,14 +146,15 @@ impl Recorder {
             }
             let (served, withheld) =
                 self.with(|pending| (pending.served.take(), std::mem::take(&mut pending.withheld)));
-            let prune = tokio::time::Instant::now() >= prune_at;
-            match write(&pool, served.as_deref(), reason, &withheld, prune.then_some(retention)).await {
-                Ok(()) => {
+            let now = tokio::time::Instant::now();
+            let due = (now >= prune_at).then_some(retention);
+            match write(&pool, served.as_deref(), reason, &withheld, due).await {
+                Ok(more) => {
                     if served.is_some() {
                         reason = "change";
                     }
-                    if prune {
-                        prune_at += PRUNE_EVERY;
+                    if due.is_some() {
+                        prune_at = now + if more { AGAIN } else { PRUNE_EVERY };
                     }
                     failing = false;
                 }
@@ -181,15 +178,16 @@ impl Recorder {
     }
 }
 
+/// Writes what there is, and forgets a step; true when there is more to forget.
 async fn write(
     pool: &Pool,
     served: Option<&Served>,
     reason: &'static str,
     withheld: &[Candidate],
-    prune: Option<Retention>,
-) -> Result<(), crate::postgres::Error> {
-    if served.is_none() && withheld.is_empty() && prune.is_none() {
-        return Ok(());
+    retention: Option<Retention>,
+) -> Result<bool, crate::postgres::Error> {
+    if served.is_none() && withheld.is_empty() && retention.is_none() {
+        return Ok(false);
     }
     let mut client = pool.get().await?;
     if let Some(served) = served {
@@ -198,8 +196,8 @@ async fn write(
     for candidate in withheld {
         history::withheld(&mut client, candidate).await?;
     }
-    if let Some(retention) = prune {
-        history::prune(&client, retention.keep, retention.age.as_secs_f64()).await?;
+    match retention {
+        Some(retention) => Ok(prune(&mut client, retention).await?),
+        None => Ok(false),
     }
-    Ok(())
 }

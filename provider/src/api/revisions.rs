@@ -3,6 +3,7 @@
 //! Secrets in rows and configs are masked below role `admin`; the exact bytes are for those who may ask `/traefik` for them.
 
 pub(super) mod act;
+pub(super) mod pin;
 pub(super) mod read;
 
 use crate::api::Problem;

@@ -15,10 +15,11 @@ use crate::{
     store::reread,
 };
 
-/// The API with a token of each of two roles; `pool` may lead nowhere.
+/// The API with a token of each of three roles; `pool` may lead nowhere.
 pub(super) struct World {
     app: Router,
     auth: Arc<Auth>,
+    pub(super) admin: String,
     pub(super) editor: String,
     pub(super) reader: String,
     _data_dir: tempfile::TempDir,
@@ -30,19 +31,20 @@ impl World {
     }
 
     pub(super) async fn that(cluster: &Cluster, client: &tokio_postgres::Client, strict_locking: bool) -> Self {
+        let admin = auth::make(client, "ada", Role::Admin, None, None).await.unwrap().text;
         let editor = auth::make(client, "ed", Role::Editor, None, None).await.unwrap().text;
         let reader = auth::make(client, "rita", Role::Reader, None, None).await.unwrap().text;
-        let world = Self::new(cluster.database("owner", "test").pool(4), editor, reader, strict_locking);
+        let world = Self::new(cluster.database("owner", "test").pool(4), [admin, editor, reader], strict_locking);
         world.1.reload(client).await.unwrap();
         world.0
     }
 
     fn without_database() -> Self {
         let pool = Database::parse("postgres://nobody@127.0.0.1:1/none").unwrap().pool(1);
-        Self::new(pool, String::new(), String::new(), false).0
+        Self::new(pool, [const { String::new() }; 3], false).0
     }
 
-    fn new(pool: Pool, editor: String, reader: String, strict_locking: bool) -> (Self, Arc<Auth>) {
+    fn new(pool: Pool, [admin, editor, reader]: [String; 3], strict_locking: bool) -> (Self, Arc<Auth>) {
         let data_dir = tempfile::tempdir().unwrap();
         let auth = Arc::new(Auth::open(data_dir.path()));
         let messages: Messages = Arc::new(|id| id.is_nil().then(|| "<b>Back & \"soon\"</b>".to_owned()));
@@ -64,7 +66,7 @@ impl World {
             Api { pool, auth: auth.clone(), messages, current, asker, settings, rehearsal, strict_locking, limits };
         let routes = router(api).route("/panics", get(async || -> Response { panic!("a test panics") }));
         let app = finish(routes, Hosts::new(BTreeSet::from(["edge.example.org".to_owned()])));
-        (Self { app, auth: Arc::clone(&auth), editor, reader, _data_dir: data_dir }, auth)
+        (Self { app, auth: Arc::clone(&auth), admin, editor, reader, _data_dir: data_dir }, auth)
     }
 
     pub(super) async fn send(

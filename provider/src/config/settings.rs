@@ -43,6 +43,7 @@ const KEYS: &[&str] = &[
     "guard.window",
     "history.age",
     "history.keep",
+    "history.max_bytes",
     "log.changes_file",
     "log.filter",
     "log.format",

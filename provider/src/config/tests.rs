@@ -25,7 +25,7 @@ fn nothing_set_is_a_whole_configuration() {
     assert_eq!(config.serve.max_wait, Duration::from_mins(1));
     assert_eq!(config.database.url, None);
     assert_eq!(config.self_url(config.serve.listen).as_deref(), Some("http://127.0.0.1:8001"));
-    assert_eq!(config.history, History { keep: 100, age: Duration::from_hours(720) });
+    assert_eq!(config.history, History { keep: 100, age: Duration::from_hours(720), max_bytes: 2 << 30 });
 }
 
 #[test]
@@ -87,6 +87,11 @@ fn what_is_wrong_is_named_with_its_place_and_its_remedy() {
         ("[serve]\nlisten = \"0.0.0.0:8001\"", ":2: 0.0.0.0:8001 is not loopback"),
         ("[serve]\ninsecure = \"true\"", ":2: \"true\" has the wrong type; write true or false, without quotes"),
         ("[serve]\nmax_wait = \"55\"", ":2: `55` is not a duration; write a whole number above 0 and ms, s, m, h or d"),
+        (
+            "[history]\nmax_bytes = \"2T\"",
+            ":2: \"2T\" has the wrong type; write a whole number of bytes above 0, or one with k",
+        ),
+        ("[history]\nmax_bytes = 0", ":2: 0 has the wrong type; write a whole number of bytes above 0"),
         ("[serve]\nmax_wait = \"2h\"", ":2: a poll held for more than an hour"),
         (
             "[serve]\ntls_key = \"k\"",
@@ -201,6 +206,18 @@ fn the_database_url_comes_from_the_strongest_source() {
     let ours = [("CHARLIEHUB_DATABASE_URL", "postgres://ours"), ("DATABASE_URL", "postgres://common")];
     assert_eq!(url(file, &ours, None), "postgres://ours");
     assert_eq!(url(file, &ours, Some("postgres://flag")), "postgres://flag");
+}
+
+#[test]
+fn a_number_of_bytes_may_have_a_unit() {
+    let of =
+        |file: &str, environment: &[(&str, &str)]| read(file, environment, Flags::default()).unwrap().history.max_bytes;
+    for (written, bytes) in [("65536", 65_536), ("\"65536\"", 65_536), ("\"64k\"", 65_536), ("\"512M\"", 512 << 20)] {
+        assert_eq!(of(&format!("[history]\nmax_bytes = {written}"), &[]), bytes, "{written}");
+    }
+    assert_eq!(of("[history]\nmax_bytes = 1", &[("CHARLIEHUB_HISTORY_MAX_BYTES", "3G")]), 3 << 30);
+    let most = format!("[history]\nmax_bytes = \"{}G\"", u64::MAX);
+    assert!(refused(&most, &[]).contains("a whole number of bytes"));
 }
 
 #[test]

@@ -52,6 +52,10 @@ impl Settings {
             .transpose()
     }
 
+    pub(super) fn bytes(&self, key: &str) -> Result<Option<u64>, Error> {
+        self.get(key).map(Found::bytes).transpose()
+    }
+
     pub(super) fn list(&self, key: &str) -> Result<Option<Vec<String>>, Error> {
         self.get(key).map(Found::list).transpose()
     }
@@ -146,6 +150,15 @@ impl Found {
             .ok_or_else(|| self.wrong(&format!("a whole number from {} to {}", range.start(), range.end())))
     }
 
+    fn bytes(&self) -> Result<u64, Error> {
+        let bytes = match &self.value {
+            Value::Integer(number) => u64::try_from(*number).ok().filter(|number| *number > 0),
+            Value::Word(text) | Value::Text(text) => bytes(text),
+            Value::Boolean(_) | Value::List(_) => None,
+        };
+        bytes.ok_or_else(|| self.wrong("a whole number of bytes above 0, or one with k, M or G, such as \"2G\""))
+    }
+
     fn list(&self) -> Result<Vec<String>, Error> {
         match &self.value {
             Value::List(list) => Ok(list.clone()),
@@ -171,6 +184,20 @@ pub fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+/// A whole number of bytes above 0, or of 1024, 1024^2 or 1024^3 of them: `65536`, `64k`, `512M`, `2G`.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "" => 1,
+        "k" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok().filter(|number| *number > 0)?.checked_mul(unit)
 }
 
 /// The host of an `http` or `https` URL, without port and brackets.

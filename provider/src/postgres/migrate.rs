@@ -31,6 +31,7 @@ pub(super) static FILES: &[File] = files! {
     3 "0003_around_it"
     4 "0004_rights"
     5 "0005_identity"
+    6 "0006_history"
     7 "0007_idempotency"
 };
 

@@ -1,6 +1,9 @@
 //! Keeps configs in the database: the exact bytes that were served, and those that wait for an operator.
 //!
 //! Bodies are stored once per digest. Several providers may write the same revision; the first one does.
+//! [`prune`] forgets.
+
+pub mod prune;
 
 use std::sync::Arc;
 
@@ -27,9 +30,6 @@ const SNAPSHOT: &str =
 const OVERTAKEN: &str =
     "UPDATE charliehub.snapshots SET state = 'discarded', decided_by = 'overtaken', decided_at = now()
     WHERE state = 'withheld' AND id < (SELECT max(id) FROM charliehub.snapshots)";
-/// One provider of several prunes.
-const PRUNE: &str = "SELECT charliehub.prune_snapshots($1, make_interval(secs => $2))
-    WHERE pg_try_advisory_xact_lock(hashtext('charliehub prune'))";
 
 /// A config that waits for an operator.
 #[derive(Clone, Debug)]
@@ -109,11 +109,6 @@ async fn write(client: &mut Client, line: &Line<'_>, overtakes: bool) -> Result<
         transaction.execute_typed(OVERTAKEN, &[]).await?;
     }
     transaction.commit().await
-}
-
-/// Forgets old configs: the newest `keep`, those younger than `age` seconds, and pinned ones stay.
-pub async fn prune(client: &Client, keep: i32, age: f64) -> Result<(), tokio_postgres::Error> {
-    client.query_typed(PRUNE, &[(&keep, Type::INT4), (&age, Type::FLOAT8)]).await.map(drop)
 }
 
 /// The newest config that ran, for a start whose disk has none. Its rows are read from the history of rows.

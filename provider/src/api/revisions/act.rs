@@ -64,7 +64,7 @@ pub(in crate::api) async fn discard(
 }
 
 /// Who asks, in a request that has no parameters.
-fn signed(request: &Request, caller: &Caller) -> Result<Author, Problem> {
+pub(super) fn signed(request: &Request, caller: &Caller) -> Result<Author, Problem> {
     Parameters::of(request.uri())?.done(&[])?;
     Ok(author(request, caller))
 }

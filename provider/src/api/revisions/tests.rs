@@ -69,3 +69,47 @@ async fn each_refusal_of_history_names_its_reason_and_the_remedy() {
         assert!(problem["remedy"].is_string(), "{path}: {problem}");
     }
 }
+
+#[tokio::test]
+async fn an_administrator_pins_a_revision_and_the_audit_says_so_once() {
+    let (cluster, client) = Cluster::migrated().await;
+    let world = World::with(&cluster, &client).await;
+    for sql in [
+        "INSERT INTO domains (domain, backend_host, backend_port) VALUES ('a.test', 'h', 80)",
+        "UPDATE domains SET backend_port = 81",
+        "UPDATE domains SET backend_port = 82",
+        "INSERT INTO snapshot_bodies VALUES ('d', '', 0)",
+        "INSERT INTO snapshots (revision, token, digest, state, reason, routes, compiler)
+         SELECT 2, token, 'd', 'served', 'change', 1, 'c' FROM revisions WHERE revision = 2",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let pinned = async || {
+        let row = client.query_one("SELECT pinned FROM snapshots WHERE revision = 2", &[]).await.unwrap();
+        row.get::<_, bool>(0)
+    };
+    for (method, state) in [("POST", true), ("POST", true), ("DELETE", false), ("DELETE", false), ("POST", true)] {
+        let (status, _, answer) = ask(&world, &world.admin, method, "/api/revisions/2/pin").await;
+        assert_eq!((status, answer), (200, json!({ "revision": 2, "pinned": state })));
+        assert_eq!(pinned().await, state, "{method}");
+    }
+    let sql = "SELECT actor, kind, detail FROM audit_events WHERE kind LIKE 'revision.%' ORDER BY id";
+    let lines = client.query(sql, &[]).await.unwrap();
+    let kinds: Vec<&str> = lines.iter().map(|line| line.get(1)).collect();
+    assert_eq!(kinds, ["revision.pinned", "revision.unpinned", "revision.pinned"]);
+    assert_eq!((lines[0].get::<_, &str>(0), lines[0].get::<_, Value>(2)["revision"].clone()), ("ada", json!(2)));
+    for (token, path, status, remedy) in [
+        (&world.editor, "/api/revisions/2/pin", 403, "admin"),
+        (&world.admin, "/api/revisions/1/pin", 409, "pin revision 2"),
+        (&world.admin, "/api/revisions/3/pin", 409, "try again"),
+        (&world.admin, "/api/revisions/4/pin", 404, "/api/revisions"),
+        (&world.admin, "/api/revisions/0/pin", 404, "/api/revisions"),
+        (&world.admin, "/api/revisions/two/pin", 400, "/api/revisions"),
+        (&world.admin, "/api/revisions/2/pin?for=ever", 400, "leave it out"),
+    ] {
+        let (got, _, problem) = ask(&world, token, "POST", path).await;
+        assert_eq!(got, status, "{path}: {problem}");
+        assert!(problem["remedy"].as_str().unwrap().contains(remedy), "{path}: {problem}");
+    }
+    assert!(pinned().await, "a refusal changes nothing");
+}
