@@ -7,6 +7,7 @@
 use serde_json::{Map, Value};
 
 const HIDDEN: &str = "masked: shown to role admin";
+const LOGIN: &str = "://***@";
 
 /// Replaces every secret in `value`.
 pub fn mask(value: &mut Value) {
@@ -16,6 +17,12 @@ pub fn mask(value: &mut Value) {
         Value::String(text) => url(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// True when a secret in `value` was replaced by [`mask`]: it cannot be written.
+pub fn is_masked(value: &Value) -> bool {
+    let text = value.to_string();
+    text.contains(HIDDEN) || text.contains(LOGIN)
 }
 
 fn field(name: &str, value: &mut Value) {
@@ -62,7 +69,7 @@ fn url(text: &mut String) {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if let Some((_, host)) = authority.rsplit_once('@') {
         let path = rest.strip_prefix(authority).unwrap_or_default();
-        *text = format!("{scheme}://***@{host}{path}");
+        *text = format!("{scheme}{LOGIN}{host}{path}");
     }
 }
 
@@ -121,6 +128,7 @@ mod tests {
             let mut masked = body.clone();
             mask(&mut masked);
             assert_eq!(masked, shown, "{body}");
+            assert!(!is_masked(&body) && is_masked(&masked) == (body != shown), "{body}");
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{Problem, json};
-use crate::row::Table;
+use crate::{mask::is_masked, row::Table};
 
 /// Declares the fields that may be written: their names as columns, and their types. `null` is SQL's NULL.
 macro_rules! fields {
@@ -112,7 +112,13 @@ impl Fields {
         }
         match table {
             Table::Domains => json::read::<OfDomain>(bytes).map(drop)?,
-            Table::Fragments => json::read::<OfFragment>(bytes).map(drop)?,
+            Table::Fragments => {
+                json::read::<OfFragment>(bytes).map(drop)?;
+                if json.get("body").is_some_and(is_masked) {
+                    return Err(Problem::invalid("body", "a secret in it is masked, and would be lost")
+                        .remedy("write the secret itself, or let an administrator write it"));
+                }
+            }
         }
         for network in json.get("ip_allowlist").and_then(Value::as_array).into_iter().flatten() {
             check_network(network.as_str().unwrap_or_default())?;

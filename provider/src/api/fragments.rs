@@ -1,6 +1,7 @@
 //! `/api/fragments`: raw pieces of Traefik's configuration, checked against its full model before they are kept.
 //!
-//! Below role `admin` a body is not shown: keys and password hashes are in them.
+//! Below role `admin` the secrets in a body are masked, here and in what a write answers; what is masked cannot be written
+//! back.
 
 use axum::{
     Extension,
@@ -9,7 +10,7 @@ use axum::{
 };
 use charliehub_proto::{change::WrittenFragment, fragment::Fragment, traefik::Kind};
 use http::{StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::types::Type;
 
 use super::{
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     auth::{Caller, Role},
+    mask::mask,
     row::Table,
 };
 
@@ -133,10 +135,72 @@ fn known_kind(text: &str) -> Result<Kind, Problem> {
 /// The fragment as `caller` may see it.
 fn shown(text: &str, caller: &Caller) -> Value {
     let mut fragment: Value = serde_json::from_str(text).unwrap_or_default();
-    if caller.role != Role::Admin
-        && let Some(body) = fragment.get_mut("body")
-    {
-        *body = json!("shown to role admin only");
+    if caller.role != Role::Admin {
+        fragment.get_mut("body").into_iter().for_each(mask);
     }
     fragment
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{api::tests::World, postgres::tests::cluster::Cluster};
+
+    async fn ask(world: &World, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, _, body) = world.send(request.header("content-type", "application/json"), body).await;
+        (status.as_u16(), serde_json::from_str(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn secrets_are_shown_to_an_administrator_alone_in_reads_and_in_what_writes_answer() {
+        let (cluster, client) = Cluster::migrated().await;
+        let world = World::with(&cluster, &client).await;
+        let auth = |hash: &str| json!({"body": {"basicAuth": {"users": [format!("ann:{hash}")], "realm": "edge"}}});
+        let headers = |login: &str| json!({"body": {"headers": {"customRequestHeaders": {"Authorization": login, "X-Site": "uk"}}}});
+        let tls = |key: &str| json!({"body": {"certificates": [{"certFile": "/c.pem", "keyFile": key}]}});
+        for (path, first, second, plain) in [
+            ("http.middleware/login", auth("secret-1"), auth("secret-2"), "edge"),
+            ("http.middleware/add", headers("secret-1"), headers("secret-2"), "uk"),
+            ("http.serversTransport/mtls", tls("/secret-1.pem"), tls("/secret-2.pem"), "/c.pem"),
+        ] {
+            let path = format!("/api/fragments/{path}");
+            let (status, answer) = ask(&world, &world.admin, "PUT", &path, &first).await;
+            assert!(status == 201 && answer["change"].to_string().contains("secret-1"), "{answer}");
+            for (token, sees) in [(&world.reader, false), (&world.editor, false), (&world.admin, true)] {
+                for place in [path.as_str(), "/api/fragments"] {
+                    let (_, shown) = ask(&world, token, "GET", place, &Value::Null).await;
+                    assert_eq!(shown.to_string().contains("secret-"), sees, "{place}: {shown}");
+                    assert!(shown.to_string().contains(plain), "the rest is shown: {shown}");
+                }
+            }
+            // Dry run, replacement and removal: of each the difference, and the row.
+            let dry = format!("{path}?dry_run=true");
+            for (method, place, body) in
+                [("PUT", &dry, &second), ("PUT", &path, &second), ("DELETE", &path, &Value::Null)]
+            {
+                let (status, answer) = ask(&world, &world.editor, method, place, body).await;
+                assert_eq!((status, answer["change"]["diff"].as_array().unwrap().len()), (200, 1), "{answer}");
+                assert!(answer.to_string().contains(plain) && answer["body"].is_object(), "{answer}");
+                assert!(!answer.to_string().contains("secret-"), "{method} {place}: {answer}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_masked_is_not_written_back() {
+        let (cluster, client) = Cluster::migrated().await;
+        let world = World::with(&cluster, &client).await;
+        let path = "/api/fragments/http.middleware/login";
+        let body = json!({"body": {"basicAuth": {"users": ["ann:secret"]}}});
+        assert_eq!(ask(&world, &world.admin, "PUT", path, &body).await.0, 201);
+        let (_, shown) = ask(&world, &world.editor, "GET", path, &Value::Null).await;
+        let (status, problem) = ask(&world, &world.editor, "PUT", path, &json!({"body": shown["body"]})).await;
+        assert_eq!((status, &problem["field"]), (422, &json!("body")), "{problem}");
+        let (_, kept) = ask(&world, &world.admin, "GET", path, &Value::Null).await;
+        assert_eq!(kept["body"], body["body"]);
+    }
 }

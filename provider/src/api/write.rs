@@ -20,6 +20,7 @@ use charliehub_proto::{
     problem::Item,
 };
 use http::StatusCode;
+use serde_json::Value;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Transaction, error::SqlState};
 
@@ -34,7 +35,7 @@ pub(super) use self::{
     step::{Applied, Op, Step, Target},
 };
 use super::{Api, Problem};
-use crate::postgres;
+use crate::{mask::mask, postgres, row::Table};
 
 /// How often a write is tried that others were in the way of.
 const ATTEMPTS: u32 = 3;
@@ -65,8 +66,27 @@ impl From<Problem> for Failure {
     }
 }
 
-/// Applies all `steps`, or none.
+/// Applies all `steps`, or none. What the answer shows is masked below role `admin`.
 pub(super) async fn write(api: &Api, order: &Order, steps: &[Step]) -> Result<Written, Problem> {
+    let mut written = apply(api, order, steps).await?;
+    if order.masked {
+        hide(&mut written)?;
+    }
+    Ok(written)
+}
+
+/// Hides the secrets in the rows and in the difference: what was replaced or removed may be somebody else's.
+fn hide(written: &mut Written) -> Result<(), Problem> {
+    for applied in written.rows.iter_mut().filter(|applied| applied.key.table == Table::Fragments) {
+        let mut fragment: Value = serde_json::from_str(&applied.json).map_err(|_| Problem::internal())?;
+        fragment.get_mut("body").into_iter().for_each(mask);
+        applied.json = fragment.to_string();
+    }
+    written.change.diff.iter_mut().flat_map(|one| [&mut one.before, &mut one.after]).flatten().for_each(mask);
+    Ok(())
+}
+
+async fn apply(api: &Api, order: &Order, steps: &[Step]) -> Result<Written, Problem> {
     let mut told = None;
     if order.is_rehearsed(api, steps) {
         let (tried, touched) = transact(api, &order.tried(), steps).await?;

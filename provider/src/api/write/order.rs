@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Idempotency, IdempotencyKey, Step};
 use crate::{
     api::{Api, Problem, RequestId, address, query::Parameters},
-    auth::{Caller, Scope},
+    auth::{Caller, Role, Scope},
     author::Author,
     config::duration,
     row::Table,
@@ -49,6 +49,8 @@ pub(in crate::api) struct Order {
     pub(super) author: Author,
     pub(super) scope: Scope,
     pub(super) dry_run: bool,
+    /// The answer shows no secret.
+    pub(super) masked: bool,
     /// `None`: as the kind of row has it.
     rehearse: Option<bool>,
     pub(super) patience: Duration,
@@ -82,7 +84,9 @@ impl Order {
         };
         parameters.done(&["dry_run", "rehearse", "wait", "timeout"])?;
         let author = author(request, caller);
-        Ok(Self { author, scope: caller.scope.clone(), dry_run, rehearse, patience, idempotency: None })
+        let masked = caller.role != Role::Admin;
+        let scope = caller.scope.clone();
+        Ok(Self { author, scope, dry_run, masked, rehearse, patience, idempotency: None })
     }
 
     /// True when a real Traefik has to load it first: where that is asked for, and for fragments, since nothing but
@@ -95,7 +99,8 @@ impl Order {
     /// The same as a dry run.
     pub(super) fn tried(&self) -> Self {
         let (author, scope) = (self.author.clone(), self.scope.clone());
-        Self { author, scope, dry_run: true, rehearse: Some(false), patience: Duration::ZERO, idempotency: None }
+        let (rehearse, patience) = (Some(false), Duration::ZERO);
+        Self { author, scope, dry_run: true, masked: self.masked, rehearse, patience, idempotency: None }
     }
 
     /// Lets the same request count once, when it has an `Idempotency-Key`. A dry run needs none.
