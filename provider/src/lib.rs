@@ -12,6 +12,7 @@ pub mod diff;
 pub mod guard;
 pub mod memory;
 pub mod store;
+pub mod matching;
 pub mod snapshot;
 pub mod publish;
 pub mod restore;

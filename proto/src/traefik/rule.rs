@@ -15,7 +15,7 @@ mod parse;
 mod print;
 pub mod regexp;
 mod scan;
-mod template;
+pub mod template;
 
 use super::{Invalid, http::RuleSyntax};
 

@@ -9,7 +9,7 @@ pub(super) fn check(template: &str, default: &str) -> Result<(), String> {
 }
 
 /// The whole value, as a regular expression of Go's.
-pub(super) fn to_regexp(template: &str, default: &str) -> Result<String, String> {
+pub fn to_regexp(template: &str, default: &str) -> Result<String, String> {
     let mut pattern = "^".to_owned();
     for part in split(template)? {
         match part {
