@@ -13,6 +13,7 @@ mod fragments;
 mod json;
 mod limit;
 pub mod maintenance;
+mod matching;
 pub mod openapi;
 pub mod problem;
 mod query;
@@ -102,6 +103,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(fragments::list, fragments::insert))
         .routes(routes!(fragments::get, fragments::put, fragments::delete))
         .routes(routes!(deploy_all::get, deploy_all::post))
+        .routes(routes!(matching::show))
         .routes(routes!(rehearse::run))
         .routes(routes!(revisions::read::list))
         .routes(routes!(revisions::read::get))

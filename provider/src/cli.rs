@@ -12,6 +12,7 @@ mod decide;
 mod domains;
 mod export;
 mod import;
+mod matching;
 mod migrate;
 mod output;
 mod psql;
@@ -96,6 +97,10 @@ enum Command {
     Domains(Box<domains::Domains>),
     /// Print the Traefik configuration of a revision, as its file provider loads it
     Export(Export),
+    /// Tell which route answers a request, whom it lets in, and which others would have taken it
+    ///
+    /// By the configuration that is served: charliehub-provider match https://a.example.org/x --client-ip 10.44.0.7
+    Match(matching::Match),
     /// Let a throw-away real Traefik load a configuration, and print what it says
     ///
     /// The newest rows, or a revision, or a file with Traefik's JSON. Ends with 1 when not all of it would run. Needs
@@ -207,6 +212,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Domains(_)
         | Command::Import(_)
         | Command::Export(_)
+        | Command::Match(_)
         | Command::Rehearse(_)
         | Command::DieWith { .. }
         | Command::Completions { .. }
@@ -257,6 +263,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Import(import) => import::run(&config, import).await,
             Command::Domains(domains) => domains::run(&config, *domains).await,
             Command::Export(export) => export::run(&config, &export).await,
+            Command::Match(wanted) => matching::run(&config, &wanted).await,
             Command::Rehearse(wanted) => return rehearse::run(&config, &wanted).await,
             Command::DieWith { .. } | Command::Completions { .. } => Ok(()), // done above, without a configuration
             Command::Psql { args } => return psql::run(&config, &args).await,
