@@ -1,7 +1,7 @@
 //! The types that cross a process boundary, and nothing that does I/O.
 //!
 //! [`domain`] is a row of the source of truth as its users write it; [`fragment`] a raw piece of Traefik configuration
-//! beside the rows; [`revision`] is a line of history; [`matching`] is who answers a request; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
+//! beside the rows; [`revision`] is a line of history; [`matching`] is who answers a request, [`route`] what the rows compile to; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
 
 pub mod change;
 pub mod domain;
@@ -9,4 +9,5 @@ pub mod fragment;
 pub mod matching;
 pub mod problem;
 pub mod revision;
+pub mod route;
 pub mod traefik;

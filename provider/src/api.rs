@@ -20,6 +20,7 @@ mod query;
 mod rehearse;
 mod revisions;
 mod tokens;
+mod surface;
 mod write;
 
 use std::{
@@ -104,6 +105,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(fragments::get, fragments::put, fragments::delete))
         .routes(routes!(deploy_all::get, deploy_all::post))
         .routes(routes!(matching::show))
+        .routes(routes!(surface::list))
         .routes(routes!(rehearse::run))
         .routes(routes!(revisions::read::list))
         .routes(routes!(revisions::read::get))

@@ -19,6 +19,7 @@ mod psql;
 mod rehearse;
 mod revisions;
 mod rollback;
+mod surface;
 mod token;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -141,6 +142,10 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Say who did what, from the audit
     AuditReport(audit::Report),
+    /// Tell which names are served, and who reaches them; take names off the internet
+    ///
+    /// charliehub-provider surface --move-to internal --select '*.example.org' --dry-run
+    Surface(surface::Surveyed),
     /// List the changes that wait for a decision
     Withheld,
     /// Let a withheld change go live
@@ -223,6 +228,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Diff(_)
         | Command::Rollback(_)
         | Command::AuditReport(_)
+        | Command::Surface(_)
         | Command::Withheld
         | Command::Approve { .. }
         | Command::Discard { .. } => {
@@ -273,6 +279,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Diff(diff) => revisions::diff(&config, &diff).await,
             Command::Rollback(rollback) => rollback::run(&config, rollback).await,
             Command::AuditReport(report) => return audit::run(&config, &report).await,
+            Command::Surface(wanted) => surface::run(&config, wanted).await,
             Command::Withheld => decide::withheld(&config).await,
             Command::Approve { revision } => decide::run(&config, revision, Decision::Approve).await,
             Command::Discard { revision } => decide::run(&config, revision, Decision::Discard).await,

@@ -18,6 +18,7 @@ pub mod publish;
 pub mod restore;
 pub mod rehearse;
 pub mod decide;
+pub mod surface;
 pub mod rollback;
 pub mod revisions;
 pub mod record;

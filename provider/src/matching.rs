@@ -3,12 +3,13 @@
 //! Between the bytes that are served and whoever asks about a URL: an operator, a program, a test. In order:
 //! [`request`] is the URL as Traefik's rules see it; [`config`] is what of the bytes this takes; of the routers on the
 //! request's entry point those whose [`rule`] holds are tried by priority; [`chain`] is what the first one's middlewares
-//! say, and its service. [`owner`] finds the row that it stands for, the only one of these that asks the database.
+//! say, and its service; [`admission`] is what they let in, whatever the request. [`owner`] finds the row that it stands for, the only one of these that asks the database.
 //!
 //! Not known here is Traefik's static configuration: TLS that an entry point gives to every router, middlewares that it
 //! puts before them, and paths that it refuses. Children of other routers (`parentRefs`) are not tried, nor tcp routers
 //! for requests by https.
 
+mod admission;
 mod chain;
 mod config;
 pub mod owner;
@@ -20,7 +21,7 @@ use charliehub_proto::{
     traefik::rule::{Dialect, parse},
 };
 
-pub use self::{config::Config, request::Request};
+pub use self::{admission::Admission, config::Config, request::Request};
 use self::{
     config::{Half, Router},
     request::Way,

@@ -25,18 +25,26 @@ pub(super) struct Step {
 
 /// All of them, also those behind one that refuses.
 pub(super) fn judge(half: &Half, names: &[String], request: &Request) -> Vec<Step> {
-    let mut steps = Vec::new();
-    expand(half, names, request, MAX_DEPTH, &mut steps);
-    steps
+    flat(half, names).into_iter().map(|(name, found)| step(&name, found, request)).collect()
 }
 
-fn expand(half: &Half, names: &[String], request: &Request, depth: usize, steps: &mut Vec<Step>) {
+/// A name, and what it stands for where that is ours: the kind and the options.
+pub(super) type Named<'a> = (String, Option<(&'a str, &'a Value)>);
+
+/// With what is in chains in their place.
+pub(super) fn flat<'a>(half: &'a Half, names: &[String]) -> Vec<Named<'a>> {
+    let mut all = Vec::new();
+    expand(half, names, MAX_DEPTH, &mut all);
+    all
+}
+
+fn expand<'a>(half: &'a Half, names: &[String], depth: usize, all: &mut Vec<Named<'a>>) {
     for name in names {
         match half.middleware(name) {
-            Some(("chain", options)) if depth > 0 && steps.len() < MOST => {
-                expand(half, &texts(options, "middlewares"), request, depth - 1, steps);
+            Some(("chain", options)) if depth > 0 && all.len() < MOST => {
+                expand(half, &texts(options, "middlewares"), depth - 1, all);
             }
-            found => steps.push(step(name, found, request)),
+            found => all.push((name.clone(), found)),
         }
     }
 }
@@ -98,7 +106,7 @@ pub(super) fn outcome(half: &Half, steps: &[Step], service: &str) -> MatchOutcom
     }
 }
 
-fn texts(options: &Value, key: &str) -> Vec<String> {
+pub(super) fn texts(options: &Value, key: &str) -> Vec<String> {
     let list = options.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
