@@ -20,6 +20,7 @@ mod query;
 mod rehearse;
 mod revisions;
 mod tokens;
+mod routes;
 mod surface;
 mod write;
 
@@ -105,6 +106,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(fragments::get, fragments::put, fragments::delete))
         .routes(routes!(deploy_all::get, deploy_all::post))
         .routes(routes!(matching::show))
+        .routes(routes!(routes::list))
         .routes(routes!(surface::list))
         .routes(routes!(rehearse::run))
         .routes(routes!(revisions::read::list))
