@@ -29,10 +29,10 @@ pub(super) static FILES: &[File] = files! {
     1 "0001_types_and_validators"
     2 "0002_source_of_truth"
     3 "0003_around_it"
-    4 "0004_rights"
-    5 "0005_identity"
-    6 "0006_history"
-    7 "0007_idempotency"
+    4 "0004_identity"
+    5 "0005_history"
+    6 "0006_idempotency"
+    7 "0007_rights"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.

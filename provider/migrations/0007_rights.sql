@@ -27,7 +27,8 @@ BEGIN
 
         EXECUTE format('GRANT USAGE ON SCHEMA charliehub TO %I', r);
         EXECUTE format('GRANT SELECT ON domains, fragments, revision, revisions, history, snapshots, instances, audit_events,
-                                        schema_migrations TO %I', r);
+                                        audit_head, seals, schema_migrations TO %I', r);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION audit_breaks() TO %I', r);
         IF r IN ('charliehub_editor', 'charliehub_app') THEN
             EXECUTE format('GRANT INSERT, UPDATE, DELETE ON domains, fragments TO %I', r);
             EXECUTE format('GRANT EXECUTE ON FUNCTION lock_revision() TO %I', r);
@@ -35,6 +36,7 @@ BEGIN
         IF r = 'charliehub_app' THEN
             GRANT SELECT, INSERT, UPDATE, DELETE ON tokens, snapshots, snapshot_bodies, instances TO charliehub_app;
             GRANT INSERT ON audit_events TO charliehub_app;
+            GRANT SELECT, INSERT, DELETE ON idempotency TO charliehub_app;
             GRANT USAGE ON ALL SEQUENCES IN SCHEMA charliehub TO charliehub_app;
             GRANT EXECUTE ON FUNCTION prune_history(bigint) TO charliehub_app;
         END IF;

@@ -261,14 +261,3 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = charliehub, pg_temp AS $$
 $$;
 
 REVOKE ALL ON FUNCTION ch_chain(), ch_seal(), ch_anchor(), ch_kept(bigint), audit_breaks() FROM PUBLIC;
-
-DO $$
-DECLARE
-    r text;
-BEGIN
-    FOREACH r IN ARRAY '{charliehub_reader,charliehub_editor,charliehub_app}'::text[] LOOP
-        CONTINUE WHEN to_regrole(r) IS NULL;
-        EXECUTE format('GRANT SELECT ON audit_head, seals TO %I', r);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION audit_breaks() TO %I', r);
-    END LOOP;
-END $$;

@@ -11,10 +11,3 @@ CREATE TABLE idempotency (
 );
 
 CREATE INDEX idempotency_age ON idempotency (created_at);
-
-DO $$
-BEGIN
-    IF to_regrole('charliehub_app') IS NOT NULL THEN
-        GRANT SELECT, INSERT, DELETE ON idempotency TO charliehub_app;
-    END IF;
-END $$;
