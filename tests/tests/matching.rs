@@ -1,7 +1,8 @@
 //! What we say of a request is what the real Traefik does with it: the status, and which backend answered.
 
-use charliehub_tests::{Alias, Answer, Row, World, secs, until};
+use charliehub_tests::{Alias, Answer, Backend, Row, Traefik, World, secs, until};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const HOSTS: &[&str] = &[
     "exact.test",
@@ -145,6 +146,46 @@ async fn what_we_say_of_a_request_is_what_traefik_does_with_it() {
     assert!(differing.is_empty(), "{} of {asked}\n{}", differing.len(), differing.join("\n"));
     for outcome in ["unmatched", "routed", "refused", "closed", "maintenance", "redirect"] {
         assert!(seen.contains_key(outcome), "no request was {outcome}: {seen:?}");
+    }
+}
+
+/// Whether bytes come back as they were sent; Traefik itself answers something else, or nothing.
+async fn echoes(traefik: &Traefik, name: &str) -> bool {
+    let Ok(mut stream) = traefik.tls(name).await else { return false };
+    let sent = b"echo\r\n\r\n";
+    stream.write_all(sent).await.ok();
+    let mut back = [0; 8];
+    stream.read_exact(&mut back).await.is_ok() && back == *sent
+}
+
+#[tokio::test]
+async fn a_connection_by_tcp_goes_where_we_say() {
+    let (world, traefik, _) = World::running().await;
+    let echo = Backend::echo(&world.home).await;
+    for row in [
+        Row::tcp("m.test", "mqtt", echo.address()),
+        Row::tcp("*.m.test", "mqtt", echo.address()),
+        Row::tcp("in.m.test", "mqtt", echo.address()).with("access_tier", "internal"),
+    ] {
+        world.insert(&row).await;
+    }
+    until("the last is there", secs(5), async || {
+        let routers = traefik.api("/api/tcp/routers").await;
+        if routers.as_array().is_some_and(|all| all.len() == 3) { Ok(()) } else { Err(routers) }
+    })
+    .await;
+    for (name, outcome) in [
+        ("m.test", Some("routed")),
+        ("x.m.test", Some("routed")),
+        ("X.M.test", Some("routed")),
+        ("in.m.test", Some("refused")),
+        ("x.y.m.test", None),
+        ("first.test", None),
+    ] {
+        let path = format!("/api/match?url=tcp://{name}:8883&entry_point=mqtt&client_ip=127.0.0.1");
+        let matched = world.provider.get(&path).await.json();
+        assert_eq!(matched["answer"]["outcome"].as_str(), outcome, "{name}: {matched}");
+        assert_eq!(echoes(&traefik, name).await, outcome == Some("routed"), "{name}");
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     request::{Request, Way},
     rule::{found, network},
 };
+use crate::mask::mask;
 
 /// Chains within each other, and middlewares in all; Traefik refuses chains that go in circles.
 const MAX_DEPTH: usize = 16;
@@ -55,16 +56,20 @@ fn step(name: &str, found: Option<(&str, &Value)>, request: &Request) -> Step {
         let judged = Judged { name: name.to_owned(), kind: None, verdict: None, detail };
         return Step { judged, ends: None, maintenance: false };
     };
+    // A login in a URL is nobody's business who only asks about a request.
+    let mut shown = options.clone();
+    mask(&mut shown);
     let text = |key: &str| options.get(key).and_then(Value::as_str).unwrap_or_default();
+    let shown = |key: &str| shown.get(key).and_then(Value::as_str).unwrap_or_default();
     let (verdict, detail) = match kind {
         "ipAllowList" | "ipWhiteList" => allow(options, request.client),
-        "forwardAuth" => (Some(MiddlewareVerdict::Asks), Some(text("address").to_owned())),
+        "forwardAuth" => (Some(MiddlewareVerdict::Asks), Some(shown("address").to_owned())),
         "basicAuth" | "digestAuth" => (Some(MiddlewareVerdict::Asks), Some("a name and a password".to_owned())),
         _ => (None, None),
     };
     let to = match kind {
-        "redirectRegex" if found_in(text("regex"), request) => Some(text("replacement")),
-        "redirectScheme" if !is_scheme(text("scheme"), request) => Some(text("scheme")),
+        "redirectRegex" if found_in(text("regex"), request) => Some(shown("replacement")),
+        "redirectScheme" if !is_scheme(text("scheme"), request) => Some(shown("scheme")),
         _ => None,
     };
     let detail = detail.or_else(|| to.map(|to| format!("to {to}")));

@@ -142,7 +142,7 @@ fn middlewares_are_judged_in_their_order_and_the_first_that_ends_the_request_dec
                 "sites": {"ipAllowList": {"sourceRange": ["10.44.0.0/16"]}},
                 "others": {"ipAllowList": {"sourceRange": ["192.0.2.0/24"]}},
                 "proxied": {"ipAllowList": {"sourceRange": ["192.0.2.0/24"], "ipStrategy": {"depth": 1}}},
-                "login": {"forwardAuth": {"address": "http://auth/verify"}},
+                "login": {"forwardAuth": {"address": "http://u:pw@auth/verify"}},
                 "both": {"chain": {"middlewares": ["sites", "login@http"]}},
                 "round": {"chain": {"middlewares": ["round"]}},
                 "away": {"redirectRegex": {"regex": "^.*$", "replacement": "https://b"}},
@@ -172,5 +172,5 @@ fn middlewares_are_judged_in_their_order_and_the_first_that_ends_the_request_dec
     let unknown = Request::parse("http://a/").unwrap();
     let answering = answer(&config(&["sites", "login"], "s"), &unknown).unwrap().answer.unwrap();
     let shown: Vec<_> = answering.middlewares.iter().map(|one| (one.verdict, one.detail.as_deref())).collect();
-    assert_eq!(shown, [(None, Some("10.44.0.0/16")), (Some(Asks), Some("http://auth/verify"))]);
+    assert_eq!(shown, [(None, Some("10.44.0.0/16")), (Some(Asks), Some("http://***@auth/verify"))]);
 }
