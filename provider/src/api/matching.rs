@@ -7,6 +7,7 @@ use axum::{
     extract::{Request, State},
 };
 use charliehub_proto::matching::Matched;
+use tokio::task::spawn_blocking;
 use utoipa::IntoParams;
 
 use super::{Api, Problem, query::Parameters};
@@ -39,7 +40,9 @@ pub(super) async fn show(State(api): State<Api>, request: Request) -> Result<Jso
     let snapshot = api.current.load().ok_or_else(|| {
         Problem::unavailable(1, "no configuration is served yet").remedy("try again once /readyz answers 200")
     })?;
-    let mut matched = matching::answer(&Config::read(snapshot.body(false))?, &asked)?;
+    // Ten thousand rules take a while: not where other requests wait.
+    let judged = spawn_blocking(move || matching::answer(&Config::read(snapshot.body(false))?, &asked));
+    let mut matched = judged.await.map_err(|_| Problem::internal())??;
     if let Some(answering) = &mut matched.answer {
         let client = api.pool.get().await?;
         matching::owner::find(&**client, &api.settings, answering).await?;
