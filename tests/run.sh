@@ -72,7 +72,7 @@ check_advisories() {
 # nextest's own count, from its JUnit report: tests that ran out of time are failures there too.
 run_tests() {
   local report began=$SECONDS result=0 tests=0 bad=0
-  report=$(target_dir)/nextest/default/junit.xml
+  report=$repo/target/nextest/default/junit.xml # of the workspace, wherever cargo builds
   rm -f "$report"
   say "tests"
   cargo nextest run --workspace --no-tests pass || result=$?
