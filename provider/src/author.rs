@@ -31,6 +31,12 @@ impl Author {
         client.query_typed(SIGN, &text).await.map(drop)
     }
 
+    /// Signs the open transaction of `client`, and takes the revision lock: nobody else writes until it ends.
+    pub async fn begin(&self, client: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+        let lock = client.query_typed("SELECT charliehub.lock_revision()", &[]);
+        tokio::try_join!(self.sign(client), lock).map(drop)
+    }
+
     /// Writes down what changed no row of the source of truth.
     pub async fn note(
         &self,
@@ -44,4 +50,10 @@ impl Author {
         let [actor, source, address, kind] = text.each_ref().map(|text| (text as &(dyn ToSql + Sync), Type::TEXT));
         client.execute_typed(NOTE, &[actor, source, address, kind, (detail, Type::JSONB)]).await.map(drop)
     }
+}
+
+/// The revision that the open transaction of `client` has made; none when it changed nothing.
+pub async fn revision_made(client: &impl GenericClient) -> Result<Option<i64>, tokio_postgres::Error> {
+    const MADE: &str = "SELECT n FROM charliehub.revision WHERE xact = pg_current_xact_id_if_assigned()";
+    client.query_typed(MADE, &[]).await?.first().map(|row| row.try_get(0)).transpose()
 }

@@ -106,6 +106,13 @@ impl Compiler {
         new
     }
 
+    /// One that holds these rows.
+    pub fn of(settings: &Arc<Settings>, rows: impl IntoIterator<Item = (Key, Arc<Row>)>) -> Self {
+        let mut compiler = Self::new(Arc::clone(settings));
+        compiler.apply(rows.into_iter().map(|(key, row)| (key, Some(row))).collect());
+        compiler
+    }
+
     /// Takes changed rows (`None`: deleted) and returns what each key held before; applied in reverse, that undoes it.
     pub fn apply(&mut self, changes: Vec<(Key, Option<Arc<Row>>)>) -> Vec<(Key, Option<Arc<Row>>)> {
         let mut touched = Touched::default();

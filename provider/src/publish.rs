@@ -312,9 +312,7 @@ impl Publisher {
     }
 
     fn compile(&self, rows: Rows) -> Compiler {
-        let mut compiler = Compiler::new(Arc::clone(self.newest.settings()));
-        compiler.apply(rows.into_iter().map(|(key, row)| (key, Some(row))).collect());
-        compiler
+        Compiler::of(self.newest.settings(), rows)
     }
 
     /// The bytes of what `compiler` holds; those that are served already when they are the same.

@@ -117,8 +117,7 @@ impl Rehearsal {
 
     /// What Traefik would get for these rows.
     pub fn candidate(&self, rows: Rows) -> Bytes {
-        let mut compiler = Compiler::new(Arc::clone(&self.settings.compile));
-        compiler.apply(rows.into_iter().map(|(key, row)| (key, Some(row))).collect());
+        let compiler = Compiler::of(&self.settings.compile, rows);
         Draft::new(compiler.pieces()).finish().identity
     }
 

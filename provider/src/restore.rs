@@ -17,8 +17,7 @@ use crate::{
 /// The rows that run while `newest` are withheld: those of the `base` whose routers are among the `running` ones (a row
 /// may have been removed in a small step since), as narrow as the newest say.
 pub fn rows_that_run(base: &Rows, newest: &Rows, running: &BTreeSet<String>) -> Rows {
-    let mut compiler = Compiler::new(Arc::default());
-    compiler.apply(base.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
+    let compiler = Compiler::of(&Arc::default(), base.clone());
     let runs = |key: &Key| {
         let routers = compiler.route(key).map(|route| &route.routers);
         routers.is_none_or(|routers| routers.is_empty() || routers.iter().any(|(_, name)| running.contains(&**name)))

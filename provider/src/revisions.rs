@@ -204,8 +204,7 @@ async fn rows_of(client: &impl GenericClient, n: i64) -> Result<Rows, Error> {
 
 /// What rows compile to, as Traefik would get it.
 fn compiled(n: i64, rows: &Rows, settings: &Arc<Settings>) -> Result<Value, Error> {
-    let mut compiler = Compiler::new(Arc::clone(settings));
-    compiler.apply(rows.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
+    let compiler = Compiler::of(settings, rows.clone());
     parsed(n, &Draft::new(compiler.pieces()).finish().identity)
 }
 

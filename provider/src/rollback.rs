@@ -19,7 +19,7 @@ use charliehub_proto::{
 use tokio_postgres::{Client, Transaction, error::SqlState};
 
 use crate::{
-    author::Author,
+    author::{Author, revision_made},
     compile::{Compiler, Settings},
     guard::tighten,
     impact::impact,
@@ -63,12 +63,11 @@ pub async fn rollback(
     let reason = if author.reason.is_empty() { reason } else { format!("{reason}: {}", author.reason) };
     let author = Author { source: "rollback", reason, ..author.clone() };
     let transaction = client.transaction().await?;
-    author.sign(&transaction).await?;
-    transaction.query_one("SELECT charliehub.lock_revision()", &[]).await?;
+    author.begin(&transaction).await?;
     let then = rows_of(&transaction, to).await?;
     let now = read::all(&transaction).await?;
     let Target { rows, kept } = target(&then, &now, settings);
-    let impact = impact(&compiled(&now, settings), &compiled(&rows, settings));
+    let impact = impact(&Compiler::of(settings, now.clone()), &Compiler::of(settings, rows.clone()));
     let opens = opens(&impact);
     if !opens.is_empty() {
         return Err(Error::Opens(opens));
@@ -83,8 +82,7 @@ pub async fn rollback(
         transaction.rollback().await?;
         return Ok(done);
     }
-    let sql = "SELECT n FROM charliehub.revision WHERE xact = pg_current_xact_id_if_assigned()";
-    done.revision = transaction.query_opt(sql, &[]).await?.map(|row| row.try_get(0)).transpose()?;
+    done.revision = revision_made(&transaction).await?;
     transaction.commit().await?;
     Ok(done)
 }
@@ -100,12 +98,6 @@ async fn rows_of(transaction: &Transaction<'_>, to: i64) -> Result<Rows, Error> 
         Err(error) if error.code() == Some(&SqlState::NO_DATA_FOUND) => Err(Error::NotKept { to, floor }),
         Err(error) => Err(error.into()),
     }
-}
-
-fn compiled(rows: &Rows, settings: &Arc<Settings>) -> Compiler {
-    let mut compiler = Compiler::new(Arc::clone(settings));
-    compiler.apply(rows.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
-    compiler
 }
 
 /// The places that would be reached by more people, or without a login.
@@ -193,7 +185,7 @@ fn is_certificate(fragment: &Fragment) -> bool {
 
 /// Narrows rows at places of their own that are part of a neighbour's by now.
 fn narrow_by_neighbours(rows: &mut Rows, now: &Rows, settings: &Arc<Settings>) {
-    let (compiler_then, compiler_now) = (compiled(rows, settings), compiled(now, settings));
+    let (compiler_then, compiler_now) = (Compiler::of(settings, rows.clone()), Compiler::of(settings, now.clone()));
     for (key, row) in rows {
         let Row::Domain(was) = &**row else { continue };
         let mut narrowed = was.clone();

@@ -13,18 +13,11 @@ use charliehub_proto::{
 };
 
 use crate::{
-    compile::{Compiler, Reach, Section, Settings},
+    compile::{Compiler, Reach, Section},
     matching::{Admission, Config},
-    row::{Key, Row, Rows, Table},
+    row::{Key, Row, Table},
     snapshot::encode::Draft,
 };
-
-/// Compiles rows, for whoever asks about them.
-pub fn compiled(rows: &Rows, settings: &Arc<Settings>) -> Compiler {
-    let mut compiler = Compiler::new(Arc::clone(settings));
-    compiler.apply(rows.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
-    compiler
-}
 
 /// Every name that is served, in the order of the names.
 pub fn surface(compiler: &Compiler) -> Vec<Surface> {

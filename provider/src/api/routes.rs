@@ -11,10 +11,10 @@ use charliehub_proto::{
 
 use super::{Api, Problem, query::Parameters};
 use crate::{
+    compile::Compiler,
     compile::{Route, State, StateKind},
     row::{Key, Row, Table},
     store::read,
-    surface::compiled,
 };
 
 /// `GET /api/routes`: an entry for each row and fragment, as a bare array.
@@ -25,7 +25,7 @@ pub(super) async fn list(With(api): With<Api>, request: Request) -> Result<Json<
     let mut client = api.pool.get().await?;
     let rows = read::newest(&mut client).await?;
     drop(client); // others can have it meanwhile
-    let compiler = compiled(&rows, &api.settings);
+    let compiler = Compiler::of(&api.settings, rows.clone());
     let routes = rows.iter().filter_map(|(key, row)| Some(shown(key, row, compiler.route(key)?)));
     let mut routes: Vec<CompiledRoute> = routes.collect();
     routes.sort_by(|a, b| (&a.name, &a.kind, a.id).cmp(&(&b.name, &b.kind, b.id)));

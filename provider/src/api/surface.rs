@@ -7,10 +7,7 @@ use axum::{
 use charliehub_proto::route::Surface;
 
 use super::{Api, Problem, query::Parameters};
-use crate::{
-    store::read,
-    surface::{compiled, surface},
-};
+use crate::{compile::Compiler, store::read, surface::surface};
 
 /// `GET /api/surface`: by the newest rows and fragments, as a bare array.
 #[utoipa::path(get, operation_id = "list_surface", path = "/api/surface", tag = "routes",
@@ -20,5 +17,5 @@ pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Jso
     let mut client = api.pool.get().await?;
     let rows = read::newest(&mut client).await?;
     drop(client); // others can have it meanwhile
-    Ok(Json(surface(&compiled(&rows, &api.settings))))
+    Ok(Json(surface(&Compiler::of(&api.settings, rows))))
 }

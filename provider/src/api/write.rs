@@ -35,7 +35,7 @@ pub(super) use self::{
     step::{Applied, Op, Step, Target},
 };
 use super::{Api, Problem};
-use crate::{mask::mask, postgres, row::Table};
+use crate::{author::revision_made, mask::mask, postgres, row::Table};
 
 /// How often a write is tried that others were in the way of.
 const ATTEMPTS: u32 = 3;
@@ -125,7 +125,7 @@ async fn transact(api: &Api, order: &Order, steps: &[Step]) -> Result<(Written, 
 
 async fn attempt(api: &Api, order: &Order, steps: &[Step], client: &mut Client) -> Result<(Written, Touched), Failure> {
     let transaction = client.transaction().await?;
-    tokio::try_join!(order.author.sign(&transaction), transaction.query_typed("SELECT lock_revision()", &[]))?;
+    order.author.begin(&transaction).await?;
     if let Some(idempotency) = &order.idempotency
         && let Some(kept) = idempotency.find(&transaction).await?
     {
@@ -227,8 +227,7 @@ async fn change(
     touched: &Touched,
     verdict: Verdict,
 ) -> Result<Change, tokio_postgres::Error> {
-    let sql = "SELECT n FROM revision WHERE xact = pg_current_xact_id_if_assigned()";
-    let revision = transaction.query_typed(sql, &[]).await?.first().map(|row| row.try_get(0)).transpose()?;
+    let revision = revision_made(transaction).await?;
     let state = match (order.dry_run, touched.is_change()) {
         (true, _) => ChangeState::DryRun,
         (false, true) => ChangeState::Pending,

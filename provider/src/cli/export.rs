@@ -62,8 +62,7 @@ pub(super) async fn bytes(client: &Client, config: &Config, revision: Option<i64
         }
         _ => database::explain(error),
     })?;
-    let mut compiler = Compiler::new(Arc::new(settings(config, config.serve.listen)));
-    compiler.apply(read::by_key(rows).into_iter().map(|(key, row)| (key, Some(row))).collect());
+    let compiler = Compiler::of(&Arc::new(settings(config, config.serve.listen)), read::by_key(rows));
     Ok(Draft::new(compiler.pieces()).finish().identity.into())
 }
 

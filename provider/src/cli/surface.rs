@@ -10,9 +10,10 @@ use super::{database, output};
 use crate::{
     app::settings,
     author::Author,
+    compile::Compiler,
     config::Config,
     store::read,
-    surface::{self, compiled, moving},
+    surface::{self, moving},
 };
 
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ pub(super) async fn run(config: &Config, wanted: Surveyed) -> anyhow::Result<()>
     }
     let work = async |client: &mut Client| read::newest(client).await.map_err(database::explain);
     let rows = database::with(config, async |opened| opened.run(work).await).await?;
-    let names = surface::surface(&compiled(&rows, &settings));
+    let names = surface::surface(&Compiler::of(&settings, rows));
     if wanted.json {
         return Ok(output::print(&format!("{}\n", serde_json::to_string_pretty(&names)?))?);
     }

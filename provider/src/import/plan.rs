@@ -104,8 +104,7 @@ impl Plan {
 
     /// Finds out what Traefik would have of it, and says which of the imported rows would be closed.
     fn compile(&mut self, existing: &Rows, settings: &Arc<Settings>) {
-        let mut compiler = Compiler::new(Arc::clone(settings));
-        compiler.apply(existing.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
+        let mut compiler = Compiler::of(settings, existing.clone());
         let written = self.writes.iter().map(|write| (key(&write.row), Some(Arc::new(write.row.clone()))));
         compiler.apply(written.collect());
         for write in &self.writes {

@@ -178,8 +178,7 @@ fn is_router(kind: Kind) -> bool {
 
 impl Choice<'_> {
     fn find_present(&mut self) {
-        let mut compiler = Compiler::new(Arc::clone(self.settings));
-        compiler.apply(self.existing.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
+        let compiler = Compiler::of(self.settings, self.existing.clone());
         let running = compiled(&compiler);
         let same = |name: &Name, piece: &Piece| {
             running.get(name).is_some_and(|other| priority(other) == priority(piece))
@@ -228,12 +227,11 @@ impl Choice<'_> {
         loop {
             self.routers = self.names_of_rows();
             let Written { rows, fragments, .. } = self.written();
-            let rows = rows.into_values().map(|row| (Key::domain(row.id), Some(Arc::new(Row::Domain(row)))));
+            let rows = rows.into_values().map(|row| (Key::domain(row.id), Arc::new(Row::Domain(row))));
             let raw = fragments
                 .into_iter()
-                .map(|(_, fragment)| (Key::fragment(fragment.id), Some(Arc::new(Row::Fragment(fragment)))));
-            let mut compiler = Compiler::new(Arc::clone(self.settings));
-            compiler.apply(rows.chain(raw).collect());
+                .map(|(_, fragment)| (Key::fragment(fragment.id), Arc::new(Row::Fragment(fragment))));
+            let compiler = Compiler::of(self.settings, rows.chain(raw));
             let running = compiled(&compiler);
             let mut ranked = BTreeMap::new();
             let mut given_up = BTreeMap::new();
@@ -288,8 +286,7 @@ impl Choice<'_> {
         [there.map(|(key, row)| (*key, Arc::clone(row))).collect::<Vec<_>>(), rows.collect()]
             .into_iter()
             .flat_map(|rows| {
-                let mut compiler = Compiler::new(Arc::clone(self.settings));
-                compiler.apply(rows.into_iter().map(|(key, row)| (key, Some(row))).collect());
+                let compiler = Compiler::of(self.settings, rows);
                 let routers = compiler.routes().flat_map(|(_, route)| &route.routers);
                 routers
                     .map(|(section, name)| {

@@ -36,8 +36,7 @@ pub async fn find(
     let of_hosts = format!("SELECT {} FROM charliehub.domains t WHERE t.domain = ANY($1)", select(Table::Domains));
     let rows = client.query_typed(&of_hosts, &[(&hosts(&answering.router), Type::TEXT_ARRAY)]).await?;
     let rows = by_key(rows.iter().filter_map(|row| decode(Table::Domains, row, 0)));
-    let mut compiler = Compiler::new(Arc::clone(settings));
-    compiler.apply(rows.iter().map(|(key, row)| (*key, Some(Arc::clone(row)))).collect());
+    let compiler = Compiler::of(settings, rows.clone());
     let Some((id, row)) = owner(&compiler, &rows, &answering.router) else { return Ok(()) };
     if let Row::Domain(row) = row {
         // Without a page of ours it is a service without servers, as a closed one.

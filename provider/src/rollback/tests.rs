@@ -206,7 +206,7 @@ proptest! {
     #[test]
     fn no_place_gets_more_open(then in rows(), now in rows()) {
         let target = target(&then, &now, &settings()).rows;
-        let impact = impact(&compiled(&now, &settings()), &compiled(&target, &settings()));
+        let impact = impact(&Compiler::of(&settings(), now.clone()), &Compiler::of(&settings(), target.clone()));
         prop_assert_eq!(opens(&impact), Vec::<String>::new());
     }
 

@@ -12,9 +12,9 @@ use charliehub_proto::{
 use regex::Regex;
 use tokio_postgres::Client;
 
-use super::{at, compiled};
+use super::at;
 use crate::{
-    author::Author,
+    author::{Author, revision_made},
     compile::{Compiler, Settings, State},
     postgres, restore,
     row::{Key, Row},
@@ -67,8 +67,7 @@ pub async fn to_internal(
 ) -> Result<Moved, Error> {
     let patterns: Vec<Regex> = globs.iter().filter_map(|glob| pattern(glob)).collect();
     let transaction = client.transaction().await?;
-    author.sign(&transaction).await?;
-    transaction.query_one("SELECT charliehub.lock_revision()", &[]).await?;
+    author.begin(&transaction).await?;
     let now = read::all(&transaction).await?;
     let chosen = now.iter().filter_map(|(key, row)| match &**row {
         Row::Domain(row) if is_chosen(&patterns, row) => Some((*key, row)),
@@ -83,7 +82,7 @@ pub async fn to_internal(
         let row = Domain { access_tier: AccessTier::Internal, ..(*row).clone() };
         target.insert(*key, Arc::new(Row::Domain(row)));
     }
-    let (before, after) = (compiled(&now, settings), compiled(&target, settings));
+    let (before, after) = (Compiler::of(settings, now.clone()), Compiler::of(settings, target.clone()));
     let keys = chosen.iter().filter(|(_, row)| row.access_tier != AccessTier::Internal).map(|(key, _)| *key);
     let keys: Vec<Key> = keys.collect();
     let closes = keys.iter().filter_map(|key| closes(&before, &after, key)).collect::<Vec<_>>();
@@ -105,8 +104,7 @@ pub async fn to_internal(
         transaction.rollback().await?;
         return Ok(Moved { revision: None, moves });
     }
-    let sql = "SELECT n FROM charliehub.revision WHERE xact = pg_current_xact_id_if_assigned()";
-    let revision = transaction.query_opt(sql, &[]).await?.map(|row| row.try_get(0)).transpose()?;
+    let revision = revision_made(&transaction).await?;
     transaction.commit().await?;
     Ok(Moved { revision, moves })
 }

@@ -2,7 +2,12 @@ use charliehub_proto::domain::AccessTier;
 use serde_json::json;
 
 use super::{moving::Error, *};
-use crate::{author::Author, compile::ForwardAuth, postgres::tests::cluster::Cluster, store::read};
+use crate::{
+    author::Author,
+    compile::{ForwardAuth, Settings},
+    postgres::tests::cluster::Cluster,
+    store::read,
+};
 
 fn settings() -> Arc<Settings> {
     Arc::new(Settings {
@@ -35,7 +40,7 @@ async fn each_name_tells_who_reaches_it_and_what_is_not_served_is_not_there() {
         .await
         .unwrap();
     let rows = read::newest(&mut client).await.unwrap();
-    let shown: Vec<_> = surface(&compiled(&rows, &settings()))
+    let shown: Vec<_> = surface(&Compiler::of(&settings(), rows.clone()))
         .iter()
         .map(|one| json!([one.name, one.reach, one.login, one.tier, one.networks, one.row.is_some()]))
         .collect();

@@ -53,12 +53,8 @@ pub(super) async fn judge(
         before_rows.remove(key);
     }
     before_rows.extend(touched.before.iter().map(|(key, row)| (*key, Arc::clone(row))));
-    let compiled = |rows: Rows| {
-        let mut compiler = Compiler::new(Arc::clone(&api.settings));
-        compiler.apply(rows.into_iter().map(|(key, row)| (key, Some(row))).collect());
-        compiler
-    };
-    Ok(compare(&compiled(before_rows), &compiled(after_rows), touched))
+    let (before, after) = (Compiler::of(&api.settings, before_rows), Compiler::of(&api.settings, after_rows));
+    Ok(compare(&before, &after, touched))
 }
 
 fn compare(before: &Compiler, after: &Compiler, touched: &Touched) -> Verdict {
