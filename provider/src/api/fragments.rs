@@ -53,9 +53,7 @@ pub(super) async fn insert(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (order, headers) = (Order::of(&request, &caller)?, request.headers().clone());
-    let body = json::body(request, json::LIMIT).await?;
-    let order = order.once(&headers, &caller, &body)?;
+    let (order, body) = Order::with_body(request, &caller, json::LIMIT).await?;
     let op = Op::Insert(Fields::read(Table::Fragments, &body)?);
     one(&api, &order, Step { table: Table::Fragments, op, expected: None }).await
 }

@@ -79,9 +79,7 @@ pub(in crate::api) async fn batch(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (order, headers) = (Order::of(&request, &caller)?, request.headers().clone());
-    let body = json::body(request, LIMIT).await?;
-    let order = order.once(&headers, &caller, &body)?;
+    let (order, body) = Order::with_body(request, &caller, LIMIT).await?;
     let items: Vec<Item> = json::read(&body)?;
     if items.is_empty() || items.len() > MOST {
         let detail = format!("there are {} items, and 1 to {MOST} can be done at once", items.len());

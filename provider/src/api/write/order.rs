@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use axum::extract::Request;
+use axum::{body::Bytes, extract::Request};
 use http::{HeaderMap, HeaderValue};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Idempotency, IdempotencyKey, Step};
 use crate::{
-    api::{Api, Problem, RequestId, address, query::Parameters},
+    api::{Api, Problem, RequestId, address, json, query::Parameters},
     auth::{Caller, Role, Scope},
     author::Author,
     config::duration,
@@ -103,8 +103,19 @@ impl Order {
         Self { author, scope, dry_run: true, masked: self.masked, rehearse, patience, idempotency: None }
     }
 
+    /// The same, and the body: a request with an `Idempotency-Key` counts once.
+    pub(in crate::api) async fn with_body(
+        request: Request,
+        caller: &Caller,
+        limit: usize,
+    ) -> Result<(Self, Bytes), Problem> {
+        let (order, headers) = (Self::of(&request, caller)?, request.headers().clone());
+        let body = json::body(request, limit).await?;
+        Ok((order.once(&headers, caller, &body)?, body))
+    }
+
     /// Lets the same request count once, when it has an `Idempotency-Key`. A dry run needs none.
-    pub(in crate::api) fn once(mut self, headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Self, Problem> {
+    fn once(mut self, headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Self, Problem> {
         let key = IdempotencyKey::read(headers)?;
         self.idempotency = key.filter(|_| !self.dry_run).map(|key| Idempotency::new(key, caller.id, body));
         Ok(self)
