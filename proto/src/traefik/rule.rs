@@ -173,6 +173,15 @@ pub fn parse(rule: &str, dialect: Dialect) -> Result<Expr, Error> {
 }
 
 impl Expr {
+    /// All matchers, from left to right.
+    pub fn matchers(&self) -> Vec<&Matcher> {
+        match self {
+            Self::Matcher(matcher) => vec![matcher],
+            Self::Not(inner) => inner.matchers(),
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(Self::matchers).collect(),
+        }
+    }
+
     /// The matchers that must hold, not those that must not, from left to right.
     fn affirmed(&self, affirmed: bool) -> Vec<&Matcher> {
         match self {
