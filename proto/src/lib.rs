@@ -5,7 +5,10 @@
 
 pub mod change;
 pub mod domain;
+pub mod drift;
+pub mod event;
 pub mod fragment;
+pub mod instance;
 pub mod matching;
 pub mod problem;
 pub mod revision;

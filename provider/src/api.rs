@@ -10,6 +10,7 @@ mod deploy_all;
 mod domains;
 mod fields;
 mod fragments;
+mod instances;
 mod json;
 mod limit;
 pub mod maintenance;
@@ -31,6 +32,7 @@ use std::{
     time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
@@ -53,9 +55,13 @@ pub use self::{
 use crate::{
     auth::{Auth, Caller, Hosts, Need, permit},
     compile::Settings,
+    events::Events,
+    instances::Instances,
     postgres::Pool,
+    publish::Overview,
     rehearse::Rehearsal,
     snapshot::Current,
+    status::Status,
     store::reread::Asker,
 };
 
@@ -73,6 +79,12 @@ pub struct Api {
     pub settings: Arc<Settings>,
     /// Tries on a real Traefik what a change would compile to.
     pub rehearsal: Arc<Rehearsal>,
+    /// The Traefiks that poll, or are configured.
+    pub instances: Arc<Instances>,
+    pub events: Arc<Events>,
+    pub status: Arc<Status>,
+    /// What the newest rows come to.
+    pub overview: Arc<ArcSwap<Overview>>,
     /// A change of a row must name the version that it is about.
     pub strict_locking: bool,
     pub limits: Arc<Limits>,
@@ -108,6 +120,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(matching::show))
         .routes(routes!(routes::list))
         .routes(routes!(surface::list))
+        .routes(routes!(instances::list))
         .routes(routes!(rehearse::run))
         .routes(routes!(revisions::read::list))
         .routes(routes!(revisions::read::get))

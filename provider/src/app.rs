@@ -8,7 +8,6 @@ mod follow;
 mod prepare;
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File, Permissions},
     io,
     net::SocketAddr,
@@ -20,6 +19,7 @@ use std::{
 
 use ::metrics::counter;
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use rustix::fs::{FlockOperation, flock};
 use tokio::{
     net::TcpListener,
@@ -45,6 +45,7 @@ use crate::{
     changes::Changes,
     compile::{ForwardAuth, Settings},
     config::{Config, Tls, TrustedProxies},
+    events::Events,
     guard::Limits,
     instances::Instances,
     metrics,
@@ -55,8 +56,9 @@ use crate::{
     publish::Publisher,
     record::Recorder,
     rehearse::Rehearsal,
-    serve::{Server, health::Status},
+    serve::Server,
     snapshot::{Current, disk, history::prune::Retention},
+    status::Status,
     store::{listen::Follower, reread},
 };
 
@@ -81,6 +83,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         auth.trust(proxies(trusted));
     }
     let instances = Arc::new(Instances::default());
+    let events = Arc::new(Events::default());
+    let overview = Arc::new(ArcSwap::default());
     let refusals = Arc::new(Refusals::default());
     let tls = config.serve.tls.as_ref().map(acceptor).transpose()?;
     let listener = TcpListener::bind(config.serve.listen).await.with_context(|| {
@@ -115,6 +119,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         asker,
         rehearsal: Arc::new(Rehearsal::configured(&config.rehearse, Arc::clone(&settings))),
         settings,
+        instances: Arc::clone(&instances),
+        events: Arc::clone(&events),
+        status: Arc::clone(&status),
+        overview: Arc::clone(&overview),
         strict_locking: config.serve.strict_locking,
         limits: Arc::new(api::Limits::new(api::Policy {
             rate: config.serve.rate_limit,
@@ -157,7 +165,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         auth: Arc::clone(&auth),
         pool: pool.clone(),
         changes: Arc::clone(&changed),
-        told: BTreeSet::new(),
+        events: Arc::clone(&events),
+        overview: Arc::clone(&overview),
         outcomes: Vec::new(),
     };
     let watching = TaskTracker::new();

@@ -5,7 +5,6 @@
 
 mod audit;
 mod check;
-mod client;
 mod completions;
 mod database;
 mod decide;

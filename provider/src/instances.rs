@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use charliehub_proto::instance::{ConfigAt, InstanceState, InstanceStatus};
 use jiff::Timestamp;
 use metrics::{Counter, counter};
 use tokio::time::{MissedTickBehavior, interval};
@@ -111,6 +112,29 @@ impl Instance {
         );
     }
 
+    fn status(&self) -> InstanceStatus {
+        self.with(|seen| InstanceStatus {
+            name: self.name.to_string(),
+            state: InstanceState::Unverified,
+            api: None,
+            version: None,
+            last_poll: seen.polled_at,
+            sent: seen.sent.as_ref().zip(seen.polled_at).map(|(sent, at)| ConfigAt {
+                digest: sent.digest().to_string(),
+                revision: Some(sent.held.revision),
+                at,
+            }),
+            running: None,
+            lag_seconds: 0.0,
+            time_to_live_seconds: None,
+            trouble: None,
+            refused_routes: Vec::new(),
+            held_back: Vec::new(),
+            servers: Vec::new(),
+            advice: seen.manners.advice().into_iter().map(str::to_owned).collect(),
+        })
+    }
+
     pub fn count(&self, outcome: Outcome) {
         if let Some(counter) = self.outcomes.get(outcome as usize) {
             counter.increment(1);
@@ -132,6 +156,12 @@ impl Instances {
         drop(known);
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(name.into()).or_insert_with(|| Arc::new(Instance::new(name))))
+    }
+
+    /// All that are known, by name.
+    pub fn statuses(&self) -> Vec<InstanceStatus> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().map(|instance| instance.status()).collect()
     }
 
     /// Writes what changed to table `instances`, once a second at most, until `stop`.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub use self::restrict::restricted;
 use self::restrict::{Hosts, is_protected};
 use crate::{
-    compile::{Compiler, Settings, State},
+    compile::{Compiler, Counts, Settings, State},
     guard::{self, Guard, Limits, Reason, Size, Verdict},
     impact::{at_doors, impact},
     row::{Key, Row, Rows},
@@ -357,8 +357,24 @@ fn messages(rows: &Rows) -> BTreeMap<Uuid, Arc<str>> {
         .collect()
 }
 
+/// What the newest rows come to, in short.
+#[derive(Debug, Default)]
+pub struct Overview {
+    pub counts: Counts,
+    /// The rows and fragments that do not run as they say: what people call them, and the reason.
+    pub quarantined: BTreeMap<Key, (String, String)>,
+}
+
+impl Overview {
+    pub fn of(compiler: &Compiler) -> Self {
+        let name = |key: &Key| compiler.rows().get(key).map(|row| row.name()).unwrap_or_default();
+        let quarantined = quarantined(compiler).map(|(key, reason)| (*key, (name(key), reason.to_owned())));
+        Self { counts: compiler.counts().clone(), quarantined: quarantined.collect() }
+    }
+}
+
 /// The rows that do not run as they say, with the reason.
-pub fn quarantined(compiler: &Compiler) -> impl Iterator<Item = (&Key, &str)> {
+fn quarantined(compiler: &Compiler) -> impl Iterator<Item = (&Key, &str)> {
     compiler.routes().filter_map(|(key, route)| match &route.state {
         State::Closed { reason } => Some((key, &**reason)),
         State::Live | State::Maintenance | State::Off => None,

@@ -32,7 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use self::{health::Status, poll::Memory};
+use self::poll::Memory;
 use crate::{
     api::{Known, Peer, Problem, Route, Said},
     audit::refusals::{Refusal, Refusals},
@@ -40,6 +40,7 @@ use crate::{
     instances::Instances,
     metrics as name,
     snapshot::Current,
+    status::Status,
 };
 
 /// A connection on which no request came to an end for this long, and none is being answered, is closed. One timer per
@@ -215,7 +216,7 @@ impl Server {
         match request.uri().path() {
             "/traefik" => self.poll(connection, &request).await,
             "/healthz" => counted("/healthz", health::alive()),
-            "/readyz" => counted("/readyz", self.status.ready(self.current.load().as_deref())),
+            "/readyz" => counted("/readyz", health::ready(self.status.readiness(self.current.load().as_deref()))),
             _ => counted("/metrics", self.render_metrics()),
         }
     }

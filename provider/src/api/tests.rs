@@ -62,8 +62,21 @@ impl World {
         let limits = Arc::new(Limits::new(Policy { rate: 10_000, burst: 10_000 }));
         // Nor does anybody hear a wish.
         let (asker, _) = reread::channel();
-        let api =
-            Api { pool, auth: auth.clone(), messages, current, asker, settings, rehearsal, strict_locking, limits };
+        let api = Api {
+            pool,
+            auth: auth.clone(),
+            messages,
+            current,
+            asker,
+            settings,
+            rehearsal,
+            instances: Arc::default(),
+            events: Arc::default(),
+            status: Arc::default(),
+            overview: Arc::default(),
+            strict_locking,
+            limits,
+        };
         let routes = router(api).route("/panics", get(async || -> Response { panic!("a test panics") }));
         let app = finish(routes, Hosts::new(BTreeSet::from(["edge.example.org".to_owned()])));
         (Self { app, auth: Arc::clone(&auth), admin, editor, reader, _data_dir: data_dir }, auth)

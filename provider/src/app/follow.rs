@@ -1,18 +1,21 @@
 //! What the loop that follows the database tells becomes snapshots, records, status, metrics and lines of the log.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
+use arc_swap::ArcSwap;
+use charliehub_proto::event::EventKind;
 use metrics::{counter, gauge, histogram};
+use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::{
     auth::Auth,
+    events::{Events, Told},
     metrics as name,
     postgres::Pool,
-    publish::{Outcome, Publisher, quarantined},
+    publish::{Outcome, Overview, Publisher, Served},
     record::Recorder,
-    row::Key,
-    serve::health::Status,
+    status::Status,
     store::{
         listen::News,
         read::{Reading, by_key},
@@ -32,7 +35,9 @@ pub(super) struct Follow {
     pub(super) pool: Pool,
     /// Told of each reading, for the log of changes.
     pub(super) changes: Arc<Notify>,
-    pub(super) told: BTreeSet<Key>,
+    pub(super) events: Arc<Events>,
+    /// What was told last; `/debug` shows it.
+    pub(super) overview: Arc<ArcSwap<Overview>>,
     /// What runs already and is not kept yet.
     pub(super) outcomes: Vec<Outcome>,
 }
@@ -41,8 +46,9 @@ impl Follow {
     /// Hears one piece of news; answers which revisions wait for an operator.
     pub(super) fn hear(&mut self, news: News) -> Vec<Held> {
         match news {
-            News::Connected => {}
+            News::Connected => self.events.tell(Told::new(EventKind::Database, "the database is followed")),
             News::Disconnected => {
+                self.events.tell(Told::new(EventKind::Database, "the connection to the database was lost"));
                 self.status.disconnected();
                 self.pool.clear();
             }
@@ -110,6 +116,7 @@ impl Follow {
                 );
                 gauge!(name::REVISION).set(to_f64(served.snapshot.held.revision));
                 gauge!(name::WITHHELD).set(0.0);
+                self.events.tell(served_event(&served));
                 self.recorder.served(served);
             }
             Outcome::Withheld { served, candidate } => {
@@ -121,6 +128,13 @@ impl Follow {
                     reason = %candidate.reason,
                     "withheld: run `charliehub-provider approve {0}` or `discard {0}`", candidate.held.revision
                 );
+                let revision = candidate.held.revision;
+                let mut told = Told::new(
+                    EventKind::Withheld,
+                    format!("revision {revision} waits for an operator: {}", candidate.reason),
+                );
+                told.revision = Some(revision);
+                self.events.tell(told);
                 self.recorder.served(served);
                 self.recorder.withheld(candidate);
             }
@@ -130,8 +144,8 @@ impl Follow {
 
     /// Counts the rows by state, and names those that are newly quarantined.
     fn tell(&mut self) {
-        let compiler = self.publisher.newest();
-        let counts = compiler.counts();
+        let overview = Overview::of(self.publisher.newest());
+        let Overview { counts, quarantined } = &overview;
         gauge!(name::QUARANTINED).set(to_f64(i64::try_from(counts.quarantined).unwrap_or(i64::MAX)));
         for protocol in ["http", "tcp"] {
             for state in ["live", "maintenance", "closed", "off"] {
@@ -140,13 +154,24 @@ impl Follow {
                 gauge!(name::ROUTES, "protocol" => protocol, "state" => state).set(to_f64(count));
             }
         }
-        let now: BTreeSet<Key> = quarantined(compiler).map(|(key, _)| *key).collect();
-        for (key, reason) in quarantined(compiler).filter(|(key, _)| !self.told.contains(key)).take(REASONS) {
-            let name = compiler.rows().get(key).map(|row| row.name());
+        let before = self.overview.load();
+        let new = quarantined.iter().filter(|(key, _)| !before.quarantined.contains_key(key));
+        for (key, (name, reason)) in new.take(REASONS) {
             tracing::warn!(table = ?key.table, id = %key.id, row = name, reason, "quarantined: its place answers 503");
+            let mut told = Told::new(EventKind::Quarantined, format!("{name} is closed: {reason}"));
+            told.detail = json!({ "id": key.id, "table": key.table, "name": name, "reason": reason });
+            self.events.tell(told);
         }
-        self.told = now;
+        self.overview.store(Arc::new(overview));
     }
+}
+
+fn served_event(served: &Served) -> Told {
+    let (revision, routes) = (served.snapshot.held.revision, served.snapshot.size.routes);
+    let mut told = Told::new(EventKind::Revision, format!("revision {revision} is served, with {routes} routes"));
+    told.revision = Some(revision);
+    told.digest = Some(served.snapshot.digest().to_string());
+    told
 }
 
 /// Metrics are floating point; revisions and counts are far from where that loses a digit.

@@ -8,7 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::Finding;
 use crate::{
-    cli::client::{self, Limits, Trust},
+    client::{self, Limits, Trust},
     config::{Config, Traefik},
 };
 

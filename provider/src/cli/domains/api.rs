@@ -20,10 +20,8 @@ use super::{
     text,
 };
 use crate::{
-    cli::{
-        client::{self, Limits, Trust},
-        output,
-    },
+    cli::output,
+    client::{self, Limits, Trust},
     config::Config,
 };
 

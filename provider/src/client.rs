@@ -1,4 +1,4 @@
-//! One request and its answer, for the commands that ask a server: a provider's API, or Traefik's.
+//! One request and its answer, for who asks a server: a provider's API, Traefik's, or one that wants to hear events.
 //!
 //! Each has a connection of its own, by rustls where the URL says https. What can be wrong with an answer is the
 //! caller's to say: any status is an answer here.
@@ -30,14 +30,14 @@ use tokio_rustls::{
 
 /// How long a server may take, and how much it may say.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) patience: Duration,
-    pub(super) largest: usize,
+pub struct Limits {
+    pub patience: Duration,
+    pub largest: usize,
 }
 
 /// Who may have signed the certificate of an https server.
 #[derive(Clone, Debug)]
-pub(super) enum Trust {
+pub enum Trust {
     /// The authorities of this machine.
     System,
     /// Those of a PEM file alone.
@@ -45,7 +45,7 @@ pub(super) enum Trust {
 }
 
 /// Sends a request to the server that its absolute URI names.
-pub(super) async fn send(request: Request<Bytes>, trust: &Trust, limits: Limits) -> anyhow::Result<Response<Bytes>> {
+pub async fn send(request: Request<Bytes>, trust: &Trust, limits: Limits) -> anyhow::Result<Response<Bytes>> {
     timeout(limits.patience, ask(request, trust, limits.largest)).await.context("no answer in time")?
 }
 
