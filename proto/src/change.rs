@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{domain::Domain, fragment::Fragment};
+use crate::{domain::Domain, fragment::Fragment, instance::InstanceState};
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,20 @@ pub enum ChangeState {
     DryRun,
 }
 
+/// What one Traefik did with a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct InstanceAck {
+    pub name: String,
+    /// It runs the change: read back from its API.
+    pub live: bool,
+    /// Where it is not live: as far as is known.
+    pub state: InstanceState,
+    /// Why it is not, or why that cannot be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
 /// What a write did, or would do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -37,6 +51,9 @@ pub struct Change {
     pub diff: Vec<Difference>,
     /// What is right, but perhaps not meant.
     pub warnings: Vec<String>,
+    /// With `wait=live`: what each Traefik that polls did with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceAck>,
     /// What a throw-away Traefik said of it, where one was asked: the answer of `POST /api/rehearse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<Value>,

@@ -24,7 +24,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{interval, sleep},
 };
 use tokio_rustls::{
@@ -38,6 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::follow::Follow;
 use crate::{
+    ack::Watch,
     api::{self, Api},
     audit::refusals::Refusals,
     auth::{Auth, Hosts, Proxies},
@@ -53,7 +54,7 @@ use crate::{
         Database, Pool,
         private::{self, Private},
     },
-    publish::Publisher,
+    publish::{Policy, Publisher},
     record::Recorder,
     rehearse::Rehearsal,
     serve::Server,
@@ -64,6 +65,8 @@ use crate::{
 
 /// Enough for the API, the history and the tokens at once.
 const POOL: usize = 8;
+/// What instances tell waits here for the loop that follows the database.
+const HEARD: usize = 64;
 /// The default certificate is looked at this often.
 const CERTIFICATE: Duration = Duration::from_hours(24);
 /// Between two starts of our own PostgreSQL, when it does not stay.
@@ -82,7 +85,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(trusted) = &config.access.trusted {
         auth.trust(proxies(trusted));
     }
-    let instances = Arc::new(Instances::default());
+    let instances = Arc::new(Instances::configured(&config.traefik));
     let events = Arc::new(Events::default());
     let overview = Arc::new(ArcSwap::default());
     let refusals = Arc::new(Refusals::default());
@@ -97,6 +100,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let settings = Arc::new(settings(&config, address));
     let mut publisher = Publisher::new(Arc::clone(&settings), limits(&config), Arc::clone(&current));
+    let acking = config.traefik.iter().filter(|traefik| traefik.api.is_some());
+    publisher.fit(acking.map(|traefik| traefik.instance.as_str().into()), policy(&config));
     let (good, errors) = disk::read(&data_dir);
     for error in errors {
         tracing::error!(%error, "a last known good config cannot be used");
@@ -142,6 +147,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         polled: counter!(metrics::HTTP_REQUESTS, "route" => "/traefik", "status" => "200"),
         stop: stop.clone(),
     });
+    let (telling, heard) = mpsc::channel(HEARD);
     let serving = TaskTracker::new();
     serving.spawn(server.run(listener, tls));
     serving.close();
@@ -157,6 +163,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         age: config.history.age,
         max_bytes: i64::try_from(config.history.max_bytes).unwrap_or(i64::MAX),
     };
+    for traefik in config.traefik.iter().filter(|traefik| traefik.api.is_some()) {
+        let watch = Watch {
+            instance: instances.get(&traefik.instance),
+            instances: Arc::clone(&instances),
+            traefik: traefik.clone(),
+            heard: telling.clone(),
+            events: Arc::clone(&events),
+        };
+        tasks.spawn(watch.run(stop.clone()));
+    }
     let changed = Arc::new(Notify::new());
     let follow = Follow {
         publisher,
@@ -165,6 +181,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         auth: Arc::clone(&auth),
         pool: pool.clone(),
         changes: Arc::clone(&changed),
+        instances: Arc::clone(&instances),
         events: Arc::clone(&events),
         overview: Arc::clone(&overview),
         outcomes: Vec::new(),
@@ -214,7 +231,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
                 tracker.spawn(until(stop.clone(), renew(pool)));
             }
             let follower =
-                Follower { database, told: |news| follow.hear(news), started_with, wishes };
+                Follower { database, told: |news| follow.hear(news), started_with, wishes, heard };
             follower.run(stop).await;
         }
     });
@@ -340,6 +357,10 @@ pub fn settings(config: &Config, address: SocketAddr) -> Settings {
         }),
         internal_networks: access.internal_networks.clone(),
     }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy { containment: config.guard.containment, regression: config.guard.rollback_on_regression }
 }
 
 fn limits(config: &Config) -> Limits {

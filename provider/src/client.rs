@@ -1,10 +1,11 @@
 //! One request and its answer, for who asks a server: a provider's API, Traefik's, or one that wants to hear events.
 //!
-//! Each has a connection of its own, by rustls where the URL says https. What can be wrong with an answer is the
+//! Each has a connection of its own, or shares a [`Line`] with others; by rustls where the URL says https. What can be wrong with an answer is the
 //! caller's to say: any status is an answer here.
 
 use std::{
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -13,6 +14,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -36,7 +38,7 @@ pub struct Limits {
 }
 
 /// Who may have signed the certificate of an https server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// The authorities of this machine.
     System,
@@ -50,44 +52,61 @@ pub async fn send(request: Request<Bytes>, trust: &Trust, limits: Limits) -> any
 }
 
 async fn ask(request: Request<Bytes>, trust: &Trust, largest: usize) -> anyhow::Result<Response<Bytes>> {
+    let mut line = Line::open(request.uri(), trust).await?;
     let (mut parts, body) = request.into_parts();
-    let authority = parts.uri.authority().context("no host")?.clone();
-    let is_secure = parts.uri.scheme_str() == Some("https");
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let port = authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
-    parts.uri = parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
-    parts.headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let request = Request::from_parts(parts, Full::new(body));
-    let connector = if is_secure { Some(connector(trust)?) } else { None };
-    let stream = TcpStream::connect((host.as_str(), port)).await?;
-    match connector {
-        Some(connector) => {
-            exchange(connector.connect(ServerName::try_from(host)?, stream).await?, request, largest).await
-        }
-        None => exchange(stream, request, largest).await,
-    }
+    line.ask(Request::from_parts(parts, body), largest).await
 }
 
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Full<Bytes>>,
-    largest: usize,
-) -> anyhow::Result<Response<Bytes>> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let (parts, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, largest).collect().await.map_err(|error| anyhow::anyhow!(error))?;
-        Ok(Response::from_parts(parts, body.to_bytes()))
-    };
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        biased;
-        answered = &mut answer => answered,
-        ended = &mut connection => {
-            ended?;
-            answer.await
+/// A connection to one server, for one request after the other. Dropped, it is closed.
+pub struct Line {
+    sender: SendRequest<Full<Bytes>>,
+    /// Moves the bytes, while somebody waits for an answer.
+    connection: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+}
+
+impl Line {
+    /// Connects to the server that an absolute URI names.
+    pub async fn open(uri: &Uri, trust: &Trust) -> anyhow::Result<Self> {
+        let authority = uri.authority().context("no host")?;
+        let is_secure = uri.scheme_str() == Some("https");
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let port = authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        let connector = if is_secure { Some(connector(trust)?) } else { None };
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        match connector {
+            Some(connector) => Self::over(connector.connect(ServerName::try_from(host)?, stream).await?).await,
+            None => Self::over(stream).await,
+        }
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> anyhow::Result<Self> {
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, connection: Box::pin(connection) })
+    }
+
+    /// Sends a request with an absolute URI, and takes an answer of at most `largest` bytes.
+    pub async fn ask(&mut self, request: Request<Bytes>, largest: usize) -> anyhow::Result<Response<Bytes>> {
+        let (mut parts, body) = request.into_parts();
+        let authority = parts.uri.authority().context("no host")?;
+        parts.headers.insert(header::HOST, HeaderValue::from_str(authority.as_str())?);
+        parts.uri = parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
+        let request = Request::from_parts(parts, Full::new(body));
+        let sender = &mut self.sender;
+        let answer = async {
+            let (parts, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, largest).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+            Ok(Response::from_parts(parts, body.to_bytes()))
+        };
+        let mut answer = std::pin::pin!(answer);
+        tokio::select! {
+            biased;
+            answered = &mut answer => answered,
+            ended = &mut self.connection => {
+                ended?;
+                answer.await
+            }
         }
     }
 }

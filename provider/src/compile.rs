@@ -74,6 +74,8 @@ pub struct Compiler {
     uses: Uses,
     pieces: Pieces,
     counts: Counts,
+    /// Rows and fragments that are closed whatever they say, and why.
+    closed: BTreeMap<Key, String>,
 }
 
 /// What a change touched, to be compiled again.
@@ -101,6 +103,7 @@ impl Compiler {
             uses: Uses::default(),
             pieces: Pieces::new(),
             counts: Counts::default(),
+            closed: BTreeMap::new(),
         };
         new.refresh_store();
         new
@@ -142,6 +145,22 @@ impl Compiler {
         before
     }
 
+    /// Closes these and no others in their places, whatever they say.
+    pub fn close(&mut self, closed: BTreeMap<Key, String>) {
+        let mut touched = Touched::default();
+        for key in self.closed.keys().chain(closed.keys()).filter(|key| self.closed.get(key) != closed.get(key)) {
+            match key.table {
+                Table::Domains => touched.keys.insert(*key),
+                Table::Fragments => {
+                    touched.judge = true;
+                    touched.fragments.insert(*key)
+                }
+            };
+        }
+        self.closed = closed;
+        self.compile(touched);
+    }
+
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
@@ -157,6 +176,15 @@ impl Compiler {
     /// In the order of the keys.
     pub fn routes(&self) -> impl Iterator<Item = (&Key, &Route)> {
         self.outputs.iter().map(|(key, output)| (key, &output.route))
+    }
+
+    /// The row or fragment that an object of the configuration came from, by the words of Traefik's API: `http`, `routers`.
+    pub fn who_has(&self, protocol: &str, kind: &str, name: &str) -> Option<Key> {
+        let section = Section::ALL.into_iter().find(|section| section.path() == (protocol, kind))?;
+        let protocol = [Protocol::Http, Protocol::Tcp].into_iter().find(|known| known.as_str() == protocol);
+        let row = |name: &str| self.claims.get(&Claim::Name(protocol?, name.into())).next().copied();
+        let of_row = || row(name).or_else(|| row(owner(name)?));
+        self.fragments.named(&(section, name.into())).or_else(of_row)
     }
 
     pub fn counts(&self) -> &Counts {
@@ -222,7 +250,8 @@ impl Compiler {
         }
         if touched.judge {
             let (claims, rows) = (&self.claims, &self.rows);
-            let changes = self.fragments.judge(&self.settings, &|protocol, name| taken(claims, rows, protocol, name));
+            let taken = |protocol, name: &str| taken(claims, rows, protocol, name);
+            let changes = self.fragments.judge(&self.settings, &self.closed, &taken);
             for name in &changes.names {
                 touched.keys.extend(self.wants.get(name));
             }
@@ -257,7 +286,7 @@ impl Compiler {
             Place::At(spot) => (spot, None),
         };
         let mut spot = std::borrow::Cow::Borrowed(spot);
-        let mut trouble = reason.or_else(|| spot.fault.clone());
+        let mut trouble = reason.or_else(|| spot.fault.clone()).or_else(|| self.closed.get(&key).cloned());
         for claim in place.claims() {
             let Some(other) = self.claims.get(&claim).find(|other| **other != key) else { continue };
             match claim {

@@ -9,6 +9,7 @@
 mod settings;
 #[cfg(test)]
 mod tests;
+mod traefik;
 mod value;
 
 use std::{
@@ -153,6 +154,10 @@ pub struct Guard {
     pub hold_login_loss: bool,
     /// Steps within it count together.
     pub window: Duration,
+    /// What an instance refuses is replaced by something that it takes: an earlier version, or 503 in its place.
+    pub containment: bool,
+    /// Of what an earlier version is served again, where it worked and the newest does not.
+    pub rollback_on_regression: Regression,
 }
 
 /// Section `[history]`: what is kept of snapshots. Of `keep` and `age` whichever is more.
@@ -173,12 +178,38 @@ pub struct Rehearse {
     pub timeout: Option<Duration>,
 }
 
+/// Of what an earlier version is served again to an instance on which the newest does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regression {
+    Nothing,
+    Fragments,
+    /// Domains too.
+    All,
+}
+
+const REGRESSION: &[(&str, Regression)] = &[
+    ("fragments", Regression::Fragments),
+    ("all", Regression::All),
+    ("true", Regression::All),
+    ("off", Regression::Nothing),
+    ("false", Regression::Nothing),
+];
+
 /// One `[[traefik]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traefik {
+    /// Its name in `?instance=`.
     pub instance: String,
-    /// Base URL of its API, without a slash at the end.
-    pub api: String,
+    /// Base URL of its API, without a slash at the end. None: what it runs cannot be known.
+    pub api: Option<String>,
+    /// What its API wants to be shown, as the header `Authorization`.
+    pub authorization: Option<Secret>,
+    /// Who may have signed the certificate of an https API; none: the authorities of this machine.
+    pub ca_file: Option<PathBuf>,
+    /// Where its entry points are reached; none: at the host of its API.
+    pub host: Option<String>,
+    /// What it is taken for until its API tells its version.
+    pub min_version: Option<String>,
 }
 
 /// Section `[log]`.
@@ -291,6 +322,12 @@ impl Config {
                 hold_opening: settings.boolean("guard.hold_opening")?.unwrap_or(false),
                 hold_login_loss: settings.boolean("guard.hold_login_loss")?.unwrap_or(false),
                 window: settings.duration("guard.window")?.unwrap_or(Duration::from_mins(10)),
+                containment: settings
+                    .choice("guard.containment", &[("quarantine", true), ("off", false)])?
+                    .unwrap_or(true),
+                rollback_on_regression: settings
+                    .choice("guard.rollback_on_regression", REGRESSION)?
+                    .unwrap_or(Regression::Fragments),
             },
             history: History {
                 keep: settings.number("history.keep", 1..=1_000_000)?.unwrap_or(100),

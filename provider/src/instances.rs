@@ -2,26 +2,40 @@
 //!
 //! Names come from outside, so there is a bound on how many are told apart; their metrics are made once, not per request.
 
+mod progress;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
-use charliehub_proto::instance::{ConfigAt, InstanceState, InstanceStatus};
+use charliehub_proto::instance::{ConfigAt, HeldBack, InstanceState, InstanceStatus, RefusedRoute, ServerHealth};
 use jiff::Timestamp;
 use metrics::{Counter, counter};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::{Notify, watch},
+    time::{MissedTickBehavior, interval},
+};
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
-use crate::{hold::Manners, metrics as name, postgres::Pool, snapshot::Snapshot};
+pub use self::progress::News;
+use self::progress::{Progress, Stage};
+use crate::{config::Traefik, hold::Manners, metrics as name, postgres::Pool, snapshot::Snapshot};
 
 /// More names than this are one.
 const MOST: usize = 1000;
 const OTHERS: &str = "others";
 /// Without a change, the time of the last poll is written this often.
 const WRITE_EVERY: Duration = Duration::from_mins(1);
+
+/// Snapshots that were sent and may still be told to run.
+const KNOWN: usize = 32;
+/// Without a poll for this long, and none held, it is gone: Traefik's own back-off is some 20 s at most.
+const GONE: Duration = Duration::from_mins(1);
+/// Two polls of one name at a time, for this long, are two Traefiks.
+const DOUBLED: Duration = Duration::from_secs(3);
 
 /// How a poll ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,23 +55,70 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 struct Seen {
     manners: Manners,
-    sent: Option<Arc<Snapshot>>,
+    sent: Option<(Arc<Snapshot>, Timestamp)>,
+    /// Its first poll.
+    since: Option<Timestamp>,
     polled_at: Option<Timestamp>,
     written_at: Option<Instant>,
     dirty: bool,
+    /// Polls that are held now, and since when there are several.
+    polls: usize,
+    several: Option<Instant>,
+    progress: Progress,
+    /// What was sent of late, to tell of which revision a digest is.
+    known: VecDeque<Arc<Snapshot>>,
+    /// What its API tells.
+    told: Told,
+}
+
+/// What is known of an instance by its API.
+#[derive(Debug, Default)]
+struct Told {
+    version: Option<String>,
+    running: Option<ConfigAt>,
+    /// The newest revision that it was seen to run.
+    acknowledged: Option<i64>,
+    time_to_live: Option<Duration>,
+    /// What keeps us from knowing more.
+    trouble: Option<String>,
+    /// Why it is refused or late, or not what it says.
+    why: Option<String>,
+    /// It says that it runs our config, and does not.
+    pretends: bool,
+    refused_routes: Vec<RefusedRoute>,
+    held_back: Vec<HeldBack>,
+    servers: Vec<ServerHealth>,
 }
 
 pub struct Instance {
     pub name: Arc<str>,
+    /// The address of its API, where one is configured.
+    api: Option<String>,
     seen: Mutex<Seen>,
+    /// Wakes who watches it.
+    moved: Notify,
     outcomes: [Counter; 5],
 }
 
+/// One poll, as long as it is held.
+pub struct Held<'i>(&'i Instance);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.with(|seen| {
+            seen.polls = seen.polls.saturating_sub(1);
+            if seen.polls < 2 {
+                seen.several = None;
+            }
+        });
+    }
+}
+
 impl Instance {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, api: Option<String>) -> Self {
         let labels = ["immediate", "changed", "unchanged", "hung_up", "unavailable"];
         let outcomes = labels.map(|outcome| counter!(name::POLLS, "instance" => name.to_owned(), "outcome" => outcome));
-        Self { name: name.into(), seen: Mutex::default(), outcomes }
+        Self { name: name.into(), api, seen: Mutex::default(), moved: Notify::new(), outcomes }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Seen) -> T) -> T {
@@ -66,12 +127,17 @@ impl Instance {
 
     /// A poll came that asks for `wait`. Returns how long it is held.
     pub fn polled(&self, wait: Duration) -> Duration {
-        let now = Instant::now();
+        let (now, at) = (Instant::now(), Timestamp::now());
         let (hold, advice) = self.with(|seen| {
+            seen.since.get_or_insert(at);
             let advice = seen.manners.polled(now);
             seen.dirty |= advice;
+            seen.progress.polled(now);
             (seen.manners.hold(wait, now), advice)
         });
+        if self.api.is_some() {
+            self.moved.notify_one();
+        }
         if advice {
             tracing::warn!(
                 instance = %self.name, advice = crate::hold::ADVICE_INTERVAL,
@@ -81,20 +147,43 @@ impl Instance {
         hold
     }
 
-    /// A poll was answered with `snapshot` after it had been held for `held`.
-    pub fn answered(&self, snapshot: &Arc<Snapshot>, outcome: Outcome, held: Duration, wait: Duration) {
-        self.count(outcome);
+    /// A poll is held until what this returns is dropped.
+    pub fn hold(&self) -> Held<'_> {
         self.with(|seen| {
-            seen.manners.answered(Instant::now());
+            seen.polls += 1;
+            if seen.polls > 1 {
+                seen.several.get_or_insert_with(Instant::now);
+            }
+        });
+        Held(self)
+    }
+
+    /// A poll was answered with `snapshot` after it had been held for `held`. `fresh`: the first on its connection.
+    pub fn answered(&self, snapshot: &Arc<Snapshot>, outcome: Outcome, held: Duration, wait: Duration, fresh: bool) {
+        self.count(outcome);
+        let (now, at) = (Instant::now(), Timestamp::now());
+        self.with(|seen| {
+            seen.manners.answered(now);
             if outcome == Outcome::Unchanged {
                 seen.manners.held(held, wait);
             }
-            seen.polled_at = Some(Timestamp::now());
-            if seen.sent.as_ref().is_none_or(|sent| !Arc::ptr_eq(sent, snapshot)) {
-                seen.sent = Some(Arc::clone(snapshot));
+            seen.polled_at = Some(at);
+            let other = seen.sent.as_ref().is_none_or(|(sent, _)| !Arc::ptr_eq(sent, snapshot));
+            if other {
+                if seen.known.len() == KNOWN {
+                    seen.known.pop_front();
+                }
+                seen.known.push_back(Arc::clone(snapshot));
                 seen.dirty = true;
             }
+            if other || fresh {
+                seen.sent = Some((Arc::clone(snapshot), at));
+                seen.progress.sent(snapshot.digest(), snapshot.body(false).len(), fresh, now);
+            }
         });
+        if self.api.is_some() {
+            self.moved.notify_one();
+        }
     }
 
     /// The instance hung up after it had been held for `held`.
@@ -104,35 +193,196 @@ impl Instance {
         let shorter = self.with(|seen| {
             seen.dirty = true;
             seen.manners.hung_up(held, now);
+            seen.progress.doubt();
             seen.manners.hold(Duration::MAX, now)
         });
+        if self.api.is_some() {
+            self.moved.notify_one();
+        }
         tracing::warn!(
             instance = %self.name, after = ?held, held_from_now_on = ?shorter, advice = crate::hold::ADVICE_TIMEOUT,
             "this Traefik hung up while held; unless it was restarted, set this in its static configuration"
         );
     }
 
-    fn status(&self) -> InstanceStatus {
+    /// Waits until it polls or is answered.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// When to look what it runs.
+    pub fn next_look(&self) -> Instant {
+        self.with(|seen| seen.progress.next_look(Instant::now()))
+    }
+
+    /// A look found that it runs `digest`. What is new, with the snapshot that it is about.
+    pub fn looked(&self, digest: Option<&str>) -> Option<(News, Option<Arc<Snapshot>>)> {
+        let now = Instant::now();
+        self.with(|seen| {
+            let before = seen.progress.stage();
+            let news = seen.progress.looked(digest, now);
+            seen.dirty |= before != seen.progress.stage();
+            seen.told.trouble = None;
+            let (News::Runs { digest, .. } | News::Refused { digest } | News::Late { digest }) = news.as_ref()?;
+            let snapshot = seen.known.iter().rev().find(|known| known.digest() == digest).cloned();
+            Some((news?, snapshot))
+        })
+    }
+
+    /// Its API did not tell, and why.
+    pub fn troubled(&self, trouble: String) -> bool {
+        self.with(|seen| {
+            let new = seen.told.trouble.as_ref() != Some(&trouble);
+            seen.told.trouble = Some(trouble);
+            seen.dirty |= new;
+            new
+        })
+    }
+
+    /// It runs `snapshot`. The time from its writing to now, where it was not seen to run this revision before.
+    pub fn acknowledged(&self, snapshot: &Snapshot, at: Timestamp) -> Option<Duration> {
+        self.with(|seen| {
+            let revision = snapshot.held.revision;
+            let digest = snapshot.digest().to_string();
+            seen.told.running = Some(ConfigAt { digest, revision: Some(revision), at });
+            seen.told.why = None;
+            seen.dirty = true;
+            if seen.told.acknowledged >= Some(revision) {
+                return None;
+            }
+            seen.told.acknowledged = Some(revision);
+            // What was written before it polled for the first time waited for nobody.
+            let written = snapshot.written_at.filter(|written| seen.since.is_some_and(|since| since < *written))?;
+            let live = Duration::try_from(at - written).ok()?;
+            seen.told.time_to_live = Some(live);
+            Some(live)
+        })
+    }
+
+    /// It does not run what it was sent, and why.
+    pub fn failed(&self, why: String, unusable: bool) {
+        self.with(|seen| {
+            seen.told.why = Some(why);
+            seen.dirty = true;
+            if unusable {
+                seen.progress.unusable();
+            }
+        });
+    }
+
+    /// Whether what it runs is what its marker says. True when that is new.
+    pub fn pretends(&self, why: Option<String>) -> bool {
+        self.with(|seen| {
+            let new = seen.told.pretends != why.is_some();
+            seen.told.pretends = why.is_some();
+            if new {
+                seen.told.why = why;
+            }
+            seen.dirty |= new;
+            new
+        })
+    }
+
+    /// What it was sent of this digest.
+    pub fn sent(&self, digest: &str) -> Option<Arc<Snapshot>> {
+        self.with(|seen| seen.known.iter().rev().find(|known| **known.digest() == *digest).cloned())
+    }
+
+    pub fn version(&self, version: String) -> bool {
+        self.with(|seen| {
+            let new = seen.told.version.as_ref() != Some(&version);
+            seen.told.version = Some(version);
+            seen.dirty |= new;
+            new
+        })
+    }
+
+    /// What it runs with errors, and who is behind it. True when that is new.
+    pub fn found(&self, refused_routes: Vec<RefusedRoute>, servers: Vec<ServerHealth>) -> bool {
+        self.with(|seen| {
+            let new = seen.told.refused_routes != refused_routes;
+            (seen.told.refused_routes, seen.told.servers) = (refused_routes, servers);
+            seen.dirty |= new;
+            new
+        })
+    }
+
+    /// What it is not given as the rows say; those before.
+    pub fn holds_back(&self, held_back: Vec<HeldBack>) -> Vec<HeldBack> {
+        self.with(|seen| std::mem::replace(&mut seen.told.held_back, held_back))
+    }
+
+    /// True when it has acknowledged `revision`, or what it is given since is what it ran already.
+    pub fn runs(&self, revision: i64, digest: &str) -> bool {
+        self.with(|seen| {
+            seen.told.acknowledged >= Some(revision)
+                || (seen.progress.stage() == Stage::Current
+                    && seen.progress.running().is_some_and(|runs| **runs == *digest))
+        })
+    }
+
+    pub fn status(&self) -> InstanceStatus {
+        let now = Instant::now();
         self.with(|seen| InstanceStatus {
             name: self.name.to_string(),
-            state: InstanceState::Unverified,
-            api: None,
-            version: None,
+            state: self.state(seen),
+            api: self.api.clone(),
+            version: seen.told.version.clone(),
             last_poll: seen.polled_at,
-            sent: seen.sent.as_ref().zip(seen.polled_at).map(|(sent, at)| ConfigAt {
+            sent: seen.sent.as_ref().map(|(sent, at)| ConfigAt {
                 digest: sent.digest().to_string(),
                 revision: Some(sent.held.revision),
-                at,
+                at: *at,
             }),
-            running: None,
-            lag_seconds: 0.0,
-            time_to_live_seconds: None,
-            trouble: None,
-            refused_routes: Vec::new(),
-            held_back: Vec::new(),
-            servers: Vec::new(),
+            running: seen.told.running.clone(),
+            lag_seconds: if self.api.is_some() { seen.progress.lag(now).as_secs_f64() } else { 0.0 },
+            time_to_live_seconds: seen.told.time_to_live.map(|time| time.as_secs_f64()),
+            trouble: self.trouble(seen),
+            refused_routes: seen.told.refused_routes.clone(),
+            held_back: seen.told.held_back.clone(),
+            servers: seen.told.servers.clone(),
             advice: seen.manners.advice().into_iter().map(str::to_owned).collect(),
         })
+    }
+
+    fn state(&self, seen: &Seen) -> InstanceState {
+        let age = seen.polled_at.map(|at| Duration::try_from(Timestamp::now() - at).unwrap_or_default());
+        if seen.polls == 0 && age.is_none_or(|age| age > GONE) {
+            return InstanceState::Gone;
+        }
+        if self.api.is_none() {
+            return InstanceState::Unverified;
+        }
+        let stage = seen.progress.stage();
+        if seen.told.trouble.is_some() || is_doubled(seen) {
+            // What was known before its API fell silent.
+            return if stage == Stage::Refused { InstanceState::Refused } else { InstanceState::Unknown };
+        }
+        match stage {
+            Stage::Current if seen.told.pretends => InstanceState::Behind,
+            Stage::Current => InstanceState::Current,
+            Stage::Nothing | Stage::Behind => InstanceState::Behind,
+            Stage::Late => InstanceState::Late,
+            Stage::Refused => InstanceState::Refused,
+        }
+    }
+
+    fn trouble(&self, seen: &Seen) -> Option<String> {
+        if is_doubled(seen) {
+            return Some(format!(
+                "two Traefiks poll as `{}`; give each a name of its own in ?instance=, and a [[traefik]] of its own",
+                self.name
+            ));
+        }
+        if self.api.is_some() && seen.polled_at.is_none() {
+            let never = "it has not polled since we started; charliehub-provider check says the lines that it needs";
+            return Some(seen.told.trouble.clone().unwrap_or_else(|| never.to_owned()));
+        }
+        let unverified = || {
+            let remedy = format!("set `api` in a [[traefik]] with instance = \"{}\"", self.name);
+            self.api.is_none().then(|| format!("nobody knows what it runs; {remedy}"))
+        };
+        seen.told.trouble.clone().or_else(|| seen.told.why.clone()).or_else(unverified)
     }
 
     pub fn count(&self, outcome: Outcome) {
@@ -142,26 +392,63 @@ impl Instance {
     }
 }
 
-/// All instances that have polled since we started.
+/// Long enough for two Traefiks of one name: a restarted one may find its old connection still there.
+fn is_doubled(seen: &Seen) -> bool {
+    seen.several.is_some_and(|since| since.elapsed() > DOUBLED)
+}
+
+/// All instances that are configured or have polled since we started.
 #[derive(Default)]
-pub struct Instances(RwLock<BTreeMap<Arc<str>, Arc<Instance>>>);
+pub struct Instances {
+    known: RwLock<BTreeMap<Arc<str>, Arc<Instance>>>,
+    /// Counts what was heard of them.
+    heard: watch::Sender<u64>,
+}
 
 impl Instances {
+    /// Knows the configured ones from the start.
+    pub fn configured(traefiks: &[Traefik]) -> Self {
+        let one = |traefik: &Traefik| {
+            let instance = Instance::new(&traefik.instance, traefik.api.clone());
+            (Arc::clone(&instance.name), Arc::new(instance))
+        };
+        Self { known: RwLock::new(traefiks.iter().map(one).collect()), heard: watch::Sender::default() }
+    }
+
+    /// All that are known, by name.
+    pub fn all(&self) -> Vec<Arc<Instance>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+    }
+
+    /// Something was heard of one.
+    pub fn hear(&self) {
+        self.heard.send_modify(|n| *n += 1);
+    }
+
+    /// Wakes up when something was heard of one.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.heard.subscribe()
+    }
+
+    /// One that is known by this name.
+    pub fn find(&self, name: &str) -> Option<Arc<Instance>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)
+    }
+
     pub fn get(&self, name: &str) -> Arc<Instance> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(instance) = known.get(name) {
             return Arc::clone(instance);
         }
         let name = if known.len() < MOST { name } else { OTHERS };
         drop(known);
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(name.into()).or_insert_with(|| Arc::new(Instance::new(name))))
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(name.into()).or_insert_with(|| Arc::new(Instance::new(name, None))))
     }
 
     /// All that are known, by name.
     pub fn statuses(&self) -> Vec<InstanceStatus> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        known.values().map(|instance| instance.status()).collect()
+        self.all().iter().map(|instance| instance.status()).collect()
     }
 
     /// Writes what changed to table `instances`, once a second at most, until `stop`.
@@ -170,17 +457,17 @@ impl Instances {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! { _ = tick.tick() => {}, () = stop.cancelled() => return }
-            let known: Vec<_> =
-                self.0.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
-            for instance in known {
+            for instance in self.all() {
                 let due = instance.with(|seen| {
                     let old = seen.written_at.is_none_or(|at| at.elapsed() > WRITE_EVERY);
-                    let due = seen.sent.is_some() && (seen.dirty || old);
+                    let due = seen.dirty || (old && seen.sent.is_some());
                     (seen.dirty, seen.written_at) = (false, if due { Some(Instant::now()) } else { seen.written_at });
-                    due.then(|| (seen.sent.clone(), seen.polled_at, seen.manners.advice()))
+                    due
                 });
-                let Some((Some(sent), polled_at, advice)) = due else { continue };
-                if let Err(error) = write(&pool, &instance.name, &sent, polled_at, &advice).await {
+                if !due {
+                    continue;
+                }
+                if let Err(error) = write(&pool, &instance.status()).await {
                     tracing::debug!(%error, "cannot write the instances; trying again");
                     instance.with(|seen| seen.dirty = true);
                     break;
@@ -190,28 +477,33 @@ impl Instances {
     }
 }
 
-async fn write(
-    pool: &Pool,
-    instance: &str,
-    sent: &Snapshot,
-    polled_at: Option<Timestamp>,
-    advice: &[&str],
-) -> Result<(), crate::postgres::Error> {
-    const UPSERT: &str =
-        "INSERT INTO charliehub.instances AS i (name, last_poll_at, sent_digest, sent_revision, advice)
-        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO UPDATE SET last_poll_at = excluded.last_poll_at,
-        sent_digest = excluded.sent_digest, sent_revision = excluded.sent_revision, advice = excluded.advice";
+async fn write(pool: &Pool, status: &InstanceStatus) -> Result<(), crate::postgres::Error> {
+    const UPSERT: &str = "INSERT INTO charliehub.instances AS i
+        (name, last_poll_at, sent_digest, sent_revision, advice, running_digest, running_since, state, refused, version)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (name) DO UPDATE SET
+        last_poll_at = coalesce(excluded.last_poll_at, i.last_poll_at),
+        sent_digest = coalesce(excluded.sent_digest, i.sent_digest),
+        sent_revision = coalesce(excluded.sent_revision, i.sent_revision), advice = excluded.advice,
+        running_digest = coalesce(excluded.running_digest, i.running_digest),
+        running_since = coalesce(excluded.running_since, i.running_since), state = excluded.state,
+        refused = excluded.refused, version = coalesce(excluded.version, i.version)";
     let client = pool.get().await?;
-    let digest: &str = sent.digest();
+    let (sent, running) = (status.sent.as_ref(), status.running.as_ref());
+    let state = serde_json::to_value(status.state).unwrap_or_default();
     client
         .execute_typed(
             UPSERT,
             &[
-                (&instance, Type::TEXT),
-                (&polled_at, Type::TIMESTAMPTZ),
-                (&digest, Type::TEXT),
-                (&sent.held.revision, Type::INT8),
-                (&advice, Type::TEXT_ARRAY),
+                (&status.name, Type::TEXT),
+                (&status.last_poll, Type::TIMESTAMPTZ),
+                (&sent.map(|sent| &sent.digest), Type::TEXT),
+                (&sent.and_then(|sent| sent.revision), Type::INT8),
+                (&status.advice, Type::TEXT_ARRAY),
+                (&running.map(|running| &running.digest), Type::TEXT),
+                (&running.map(|running| running.at), Type::TIMESTAMPTZ),
+                (&state.as_str(), Type::TEXT),
+                (&serde_json::to_value(&status.refused_routes).unwrap_or_default(), Type::JSONB),
+                (&status.version, Type::TEXT),
             ],
         )
         .await?;

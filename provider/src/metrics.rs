@@ -32,6 +32,14 @@ metrics! {
     describe_gauge NOTIFY_QUEUE_USAGE = "notify_queue_usage", Count, "Share of PostgreSQL's notification queue in use";
     describe_gauge QUARANTINED = "quarantined_rows", Count, "Rows and fragments that do not compile";
     describe_gauge WITHHELD = "withheld", Count, "1 while the newest revision waits for an operator";
+    describe_gauge INSTANCE_LAG = "instance_lag_seconds", Seconds, "How long an instance has not been running what it was sent";
+    describe_gauge INSTANCE_CURRENT = "instance_running_current", Count, "1 while an instance is known to run the newest config that is meant for it";
+    describe_histogram COMMIT_TO_LIVE = "commit_to_live_seconds", Seconds, "From the writing of a revision to when an instance was seen to run it";
+    describe_gauge REFUSED = "refused", Count, "1 while an instance does not take what it was sent";
+    describe_gauge LATE = "late", Count, "1 while an instance does not run what it was sent, long after it should";
+    describe_gauge REFUSED_ROUTES = "refused_routes", Count, "Routers, services and middlewares that an instance runs with an error, or does not";
+    describe_gauge HELD_BACK = "held_back_rows", Count, "Rows and fragments that an instance does not get as they are";
+    describe_gauge SERVERS_DOWN = "servers_down", Count, "Servers that an instance's health checks find down";
     describe_counter LKG_WRITE_ERRORS = "lkg_write_errors_total", Count, "Failed writes of the last known good config";
     describe_counter HISTORY_WRITE_ERRORS = "history_write_errors_total", Count, "Failed writes of a config to the history in the database";
     describe_counter POLLS = "polls_total", Count, "Polls by instance and outcome";

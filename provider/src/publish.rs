@@ -3,6 +3,7 @@
 //! Holds the newest rows and what they compile to and, while a revision is withheld, the rows that run in its place: the
 //! last good ones with the newest restrictions on top. No I/O; what must be kept goes to `record`.
 
+mod fitted;
 mod restrict;
 #[cfg(test)]
 mod tests;
@@ -16,17 +17,27 @@ use std::{
 use charliehub_proto::{
     change::Impact,
     domain::{Domain, Status},
+    instance::{HeldBack, Owner},
 };
+use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use self::restrict::restricted;
-use self::restrict::{Hosts, is_protected};
+use self::{
+    fitted::{Fit, Judge},
+    restrict::{Hosts, is_protected},
+};
+pub use self::{
+    fitted::{Policy, owner},
+    restrict::restricted,
+};
 use crate::{
     compile::{Compiler, Counts, Settings, State},
+    config::Regression,
     guard::{self, Guard, Limits, Reason, Size, Verdict},
+    heard::{Heard, What},
     impact::{at_doors, impact},
     row::{Key, Row, Rows},
-    snapshot::{Current, Snapshot, disk::Good, encode::Draft, encode::Encoded, history::Candidate},
+    snapshot::{Current, Own, Snapshot, disk::Good, encode::Draft, encode::Encoded, history::Candidate},
     store::{read::Reading, rows::Fetched, sync::Held},
 };
 
@@ -102,6 +113,13 @@ pub struct Publisher {
     withheld: Option<Withheld>,
     guard: Guard,
     current: Arc<Current>,
+    /// When the newest row was written.
+    written_at: Option<Timestamp>,
+    policy: Policy,
+    /// What the instances are given that tell what they run.
+    fits: BTreeMap<Arc<str>, Fit>,
+    /// The rows that run, for those.
+    ran: Rows,
     /// How many rows the last reading changed.
     changed: usize,
 }
@@ -115,14 +133,24 @@ impl Publisher {
             withheld: None,
             guard: Guard::new(limits),
             current,
+            written_at: None,
+            policy: Policy { containment: false, regression: Regression::Nothing },
+            fits: BTreeMap::new(),
+            ran: Rows::new(),
             changed: 0,
         }
+    }
+
+    /// Gives each of these instances what it takes, as it tells what it runs.
+    pub fn fit(&mut self, instances: impl IntoIterator<Item = Arc<str>>, policy: Policy) {
+        self.policy = policy;
+        self.fits = instances.into_iter().map(|instance| (instance, Fit::new())).collect();
     }
 
     /// Serves the last known good config, until the first reading.
     pub fn resume(&mut self, good: Good) {
         self.guard.agreed(good.size);
-        self.current.swap(Snapshot::new(good.held, None, good.encoded, good.size, messages(&good.rows)));
+        self.run(Snapshot::new(good.held, None, good.encoded, good.size, None, messages(&good.rows)), &good.rows, None);
         self.start = Some((good.held, good.rows));
     }
 
@@ -148,7 +176,8 @@ impl Publisher {
 
     /// Compiles what was read and decides what runs.
     pub fn take(&mut self, reading: Reading, now: Instant) -> Outcome {
-        let Reading { held, everything, rows, forked: _ } = reading;
+        let Reading { held, everything, rows, at, forked: _ } = reading;
+        self.written_at = at;
         let undo = self.apply(everything, rows);
         self.changed = undo.len();
         let unchanged = self.newest_held.replace(held) == Some(held) && undo.is_empty();
@@ -164,7 +193,7 @@ impl Publisher {
         if held == newest {
             self.guard.agreed(size(&self.newest));
             self.withheld = None;
-            return Outcome::Served(self.serve_newest(newest, now));
+            return Outcome::Served(self.serve_newest(newest, None, now));
         }
         withheld.base = rows;
         withheld.base_held = held;
@@ -203,10 +232,12 @@ impl Publisher {
         };
         match verdict {
             Verdict::Accept => {
+                // Only where the rows before the step are those that ran.
+                let undo = Some(&*undo).filter(|_| self.withheld.is_none() && self.start.is_none());
                 if self.withheld.take().is_some() {
                     tracing::info!(revision = held.revision, "the newest revision is withheld no longer");
                 }
-                Outcome::Served(self.serve_newest(held, now))
+                Outcome::Served(self.serve_newest(held, undo, now))
             }
             Verdict::Withhold(reason) => {
                 self.withhold(held, reason, undo);
@@ -243,14 +274,66 @@ impl Publisher {
         at_doors(all.iter().zip(was).map(|(door, was)| (door, was, self.newest.answer(door))))
     }
 
-    fn serve_newest(&mut self, held: Held, now: Instant) -> Served {
+    fn serve_newest(&mut self, held: Held, undo: Option<&[Change]>, now: Instant) -> Served {
         let size = size(&self.newest);
         self.start = None;
         self.guard.runs(size, now);
         let encoded = self.encode(&self.newest);
-        let messages = messages(self.newest.rows());
-        let snapshot = self.current.swap(Snapshot::new(held, None, encoded, size, messages));
-        Served { snapshot, rows: self.newest.rows().clone() }
+        let rows = self.newest.rows().clone();
+        let next = Snapshot::new(held, None, encoded, size, self.written_at, messages(&rows));
+        let next = next.with_tls_of(self.newest.pieces());
+        Served { snapshot: self.run(next, &rows, undo), rows }
+    }
+
+    /// Swaps in what all get, and what some get in its place. `undo`: what changed, with what it was, where that is known.
+    fn run(&mut self, next: Snapshot, rows: &Rows, undo: Option<&[Change]>) -> Arc<Snapshot> {
+        let mut own = Own::new();
+        if !self.fits.is_empty() {
+            let changed = undo.map_or_else(|| differences(&self.ran, rows), <[Change]>::to_vec);
+            self.ran.clone_from(rows);
+            for (instance, fit) in &mut self.fits {
+                let given = fit.give(rows, &changed, self.newest.settings());
+                own.extend(fitting(instance, given, &next, &self.current));
+                fit.given(own.get(instance).map_or(next.digest(), |own| own.digest()));
+            }
+        }
+        self.current.swap(next, own)
+    }
+
+    /// An instance told what it did with what it was given. True when it is given something else from now on.
+    pub fn hear(&mut self, heard: &Heard, now: Timestamp) -> bool {
+        let Some(shared) = self.current.load() else { return false };
+        let Some(fit) = self.fits.get_mut(&heard.instance) else { return false };
+        let judge = Judge {
+            policy: self.policy,
+            rows: &self.ran,
+            compiler: &self.newest,
+            revision: shared.withheld.unwrap_or(shared.held.revision),
+            now,
+        };
+        let changed = match &heard.what {
+            What::Runs { digest, found } => fit.runs(digest, found, &judge),
+            What::Refuses { digest, reason } => fit.refuses(digest, reason, &judge),
+            What::Again => fit.again(),
+        };
+        if changed {
+            let given = fit.refit(&self.ran, self.newest.settings());
+            let given = fitting(&heard.instance, given, &shared, &self.current);
+            fit.given(given.as_ref().map_or(shared.digest(), |(_, own)| own.digest()));
+            self.current.swap_for(&heard.instance, given.map(|(_, own)| own));
+        }
+        changed
+    }
+
+    /// What an instance is not given as the rows say.
+    pub fn held_back(&self, instance: &str) -> Vec<HeldBack> {
+        self.fits.get(instance).map(|fit| fit.held_back(&self.ran)).unwrap_or_default()
+    }
+
+    /// The row or fragment that an object of the configuration came from; the words are those of Traefik's API.
+    pub fn owner(&self, protocol: &str, kind: &str, name: &str) -> Option<Owner> {
+        let key = self.newest.who_has(protocol, kind, name)?;
+        self.newest.rows().get(&key).map(|row| owner(key, row))
     }
 
     /// Keeps what ran as the base, and lets small removals through.
@@ -301,12 +384,21 @@ impl Publisher {
         let (size_running, waits) = (size(&running), Some(held.revision));
         let next = match self.current.load() {
             // The rows behind what runs are not known: a start with a config from history, whose rows are forgotten.
-            Some(runs) if size_running.routes == 0 => {
-                Snapshot::new(base_held, waits, Arc::clone(&runs.encoded), runs.size, runs.messages.clone())
+            Some(runs) if size_running.routes == 0 => Snapshot::new(
+                base_held,
+                waits,
+                Arc::clone(&runs.encoded),
+                runs.size,
+                self.written_at,
+                runs.messages.clone(),
+            ),
+            _ => {
+                let messages = messages(running.rows());
+                Snapshot::new(base_held, waits, self.encode(&running), size_running, self.written_at, messages)
+                    .with_tls_of(running.pieces())
             }
-            _ => Snapshot::new(base_held, waits, self.encode(&running), size_running, messages(running.rows())),
         };
-        let snapshot = self.current.swap(next);
+        let snapshot = self.run(next, running.rows(), None);
         let candidate = Candidate { held, encoded: self.encode(&self.newest), size: size(&self.newest), reason };
         Outcome::Withheld { served: Served { snapshot, rows: base }, candidate }
     }
@@ -315,14 +407,41 @@ impl Publisher {
         Compiler::of(self.newest.settings(), rows)
     }
 
-    /// The bytes of what `compiler` holds; those that are served already when they are the same.
     fn encode(&self, compiler: &Compiler) -> Arc<Encoded> {
-        let draft = Draft::new(compiler.pieces());
-        match self.current.load() {
-            Some(snapshot) if **snapshot.digest() == *draft.digest() => Arc::clone(&snapshot.encoded),
-            _ => Arc::new(draft.finish()),
-        }
+        encode(compiler, self.current.load().as_deref())
     }
+}
+
+/// The bytes of what `compiler` holds; those that are served already when they are the same.
+fn encode(compiler: &Compiler, served: Option<&Snapshot>) -> Arc<Encoded> {
+    let draft = Draft::new(compiler.pieces());
+    match served {
+        Some(snapshot) if **snapshot.digest() == *draft.digest() => Arc::clone(&snapshot.encoded),
+        _ => Arc::new(draft.finish()),
+    }
+}
+
+/// What an instance is given in place of `shared`, if it is.
+fn fitting(
+    instance: &Arc<str>,
+    given: Option<&Compiler>,
+    shared: &Snapshot,
+    current: &Current,
+) -> Option<(Arc<str>, Arc<Snapshot>)> {
+    let given = given?;
+    let encoded = encode(given, current.load_for(instance).as_deref());
+    let (held, waits, messages) = (shared.held, shared.withheld, shared.messages.clone());
+    let snapshot =
+        Snapshot::new(held, waits, encoded, size(given), shared.written_at, messages).with_tls_of(given.pieces());
+    Some((Arc::clone(instance), Arc::new(snapshot)))
+}
+
+/// What of `now` is not as it was, with what it was.
+fn differences(was: &Rows, now: &Rows) -> Vec<Change> {
+    let same = |key: &Key, row: &Arc<Row>| was.get(key).is_some_and(|old| Arc::ptr_eq(old, row) || old == row);
+    let other = now.iter().filter(|(key, row)| !same(key, row)).map(|(key, _)| (*key, was.get(key).cloned()));
+    let gone = was.iter().filter(|(key, _)| !now.contains_key(key)).map(|(key, row)| (*key, Some(Arc::clone(row))));
+    other.chain(gone).collect()
 }
 
 pub fn size(compiler: &Compiler) -> Size {

@@ -7,15 +7,25 @@ pub mod disk;
 pub mod encode;
 pub mod history;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::{guard::Size, snapshot::encode::Encoded, store::sync::Held};
+use crate::{
+    compile::{Pieces, Section},
+    guard::Size,
+    snapshot::encode::Encoded,
+    store::sync::Held,
+};
 
 /// A config with its revision, its bodies, and what is asked of it on every request.
 #[derive(Debug)]
@@ -26,6 +36,10 @@ pub struct Snapshot {
     pub withheld: Option<i64>,
     pub encoded: Arc<Encoded>,
     pub size: Size,
+    /// When the newest row of it was written, by the database's clock.
+    pub written_at: Option<Timestamp>,
+    /// Of what decides how its entry points speak TLS; equal for equal ones.
+    pub tls: u64,
     /// What `GET /maintenance/{id}` says.
     pub messages: BTreeMap<Uuid, Arc<str>>,
     /// Those of every answer, made once.
@@ -38,6 +52,7 @@ impl Snapshot {
         withheld: Option<i64>,
         encoded: Arc<Encoded>,
         size: Size,
+        written_at: Option<Timestamp>,
         messages: BTreeMap<Uuid, Arc<str>>,
     ) -> Self {
         // One more has room: the content's encoding.
@@ -48,7 +63,17 @@ impl Snapshot {
         headers.extend(HeaderValue::try_from(format!("\"{}\"", encoded.digest)).map(|etag| (header::ETAG, etag)));
         headers.insert("x-charliehub-revision", held.revision.into());
         headers.extend(withheld.map(|revision| (HeaderName::from_static("x-charliehub-withheld"), revision.into())));
-        Self { held, withheld, encoded, size, messages, headers }
+        Self { held, withheld, encoded, size, written_at, tls: 0, messages, headers }
+    }
+
+    /// Says what of `pieces` decides how entry points speak TLS.
+    #[must_use]
+    pub fn with_tls_of(mut self, pieces: &Pieces) -> Self {
+        let mut hasher = DefaultHasher::new();
+        let sections = [Section::TlsCertificates, Section::TlsOptions, Section::TlsStores];
+        sections.map(|section| pieces.get(&section)).hash(&mut hasher);
+        self.tls = hasher.finish();
+        self
     }
 
     /// Equal exactly for equal configs.
@@ -62,11 +87,21 @@ impl Snapshot {
     }
 }
 
+/// Snapshots that only one instance is given, by its name.
+pub type Own = BTreeMap<Arc<str>, Arc<Snapshot>>;
+
+/// What is served: to all, and to some in its place.
+#[derive(Debug)]
+struct Now {
+    all: Arc<Snapshot>,
+    own: Own,
+}
+
 /// The snapshot that is served now.
 #[derive(Debug)]
 pub struct Current {
-    snapshot: ArcSwapOption<Snapshot>,
-    /// Counts the changes of the digest; those who wait listen to it.
+    now: ArcSwapOption<Now>,
+    /// Counts the changes of what is served; those who wait listen to it.
     news: watch::Sender<u64>,
     /// The newest revision of which it is decided whether it runs; behind the swap.
     decided: watch::Sender<i64>,
@@ -74,23 +109,49 @@ pub struct Current {
 
 impl Default for Current {
     fn default() -> Self {
-        Self { snapshot: ArcSwapOption::empty(), news: watch::Sender::new(0), decided: watch::Sender::new(0) }
+        Self { now: ArcSwapOption::empty(), news: watch::Sender::new(0), decided: watch::Sender::new(0) }
     }
 }
 
 impl Current {
+    /// What all get.
     pub fn load(&self) -> Option<Arc<Snapshot>> {
-        self.snapshot.load_full()
+        self.now.load().as_ref().map(|now| Arc::clone(&now.all))
     }
 
-    /// Replaces the snapshot, and wakes those who wait when Traefik would see a difference.
-    pub fn swap(&self, next: Snapshot) -> Arc<Snapshot> {
-        let next = Arc::new(next);
-        let before = self.snapshot.swap(Some(Arc::clone(&next)));
-        if before.is_none_or(|before| before.digest() != next.digest()) {
+    /// What this instance gets.
+    pub fn load_for(&self, instance: &str) -> Option<Arc<Snapshot>> {
+        // Nearly always nobody has one of his own.
+        let own = |now: &Now| if now.own.is_empty() { None } else { now.own.get(instance).cloned() };
+        self.now.load().as_ref().map(|now| own(now).unwrap_or_else(|| Arc::clone(&now.all)))
+    }
+
+    /// Replaces what is served, and wakes those who wait when a Traefik would see a difference.
+    pub fn swap(&self, all: Snapshot, own: Own) -> Arc<Snapshot> {
+        let all = Arc::new(all);
+        self.put(Now { all: Arc::clone(&all), own });
+        all
+    }
+
+    /// Replaces what one instance gets; with `None`, by what all get.
+    pub fn swap_for(&self, instance: &Arc<str>, snapshot: Option<Arc<Snapshot>>) {
+        let Some(now) = self.now.load_full() else { return };
+        let mut own = now.own.clone();
+        own.remove(instance);
+        own.extend(snapshot.map(|snapshot| (Arc::clone(instance), snapshot)));
+        self.put(Now { all: Arc::clone(&now.all), own });
+    }
+
+    /// There is one who swaps: the publisher.
+    fn put(&self, now: Now) {
+        let digests = |now: &Now| -> Vec<Arc<str>> {
+            now.own.values().chain([&now.all]).map(|snapshot| Arc::clone(snapshot.digest())).collect()
+        };
+        let next = digests(&now);
+        let before = self.now.swap(Some(Arc::new(now)));
+        if before.is_none_or(|before| digests(&before) != next) {
             self.news.send_modify(|n| *n += 1);
         }
-        next
     }
 
     /// It is decided what runs while `revision` is the newest: what was swapped in is seen by who waits for it.
@@ -104,12 +165,13 @@ impl Current {
         self.load()
     }
 
-    /// The first snapshot whose digest is not `known`; with `None`, the first at all. Cancel it to stop waiting.
-    pub async fn other_than(&self, known: Option<&str>) -> Arc<Snapshot> {
+    /// The first snapshot for this instance whose digest is not `known`; with `None`, the first at all. Cancel it to stop
+    /// waiting.
+    pub async fn other_than(&self, instance: &str, known: Option<&str>) -> Arc<Snapshot> {
         let mut news = self.news.subscribe();
         loop {
             news.mark_unchanged();
-            if let Some(snapshot) = self.load()
+            if let Some(snapshot) = self.load_for(instance)
                 && known.is_none_or(|known| &**snapshot.digest() != known)
             {
                 return snapshot;
@@ -128,21 +190,44 @@ mod tests {
 
     fn snapshot(digest: &str, revision: i64) -> Snapshot {
         let encoded = Encoded { digest: digest.into(), identity: Bytes::new(), gzip: Bytes::new() };
-        Snapshot::new(Held { revision, token: Uuid::nil() }, None, Arc::new(encoded), Size::default(), BTreeMap::new())
+        Snapshot::new(
+            Held { revision, token: Uuid::nil() },
+            None,
+            Arc::new(encoded),
+            Size::default(),
+            None,
+            BTreeMap::new(),
+        )
     }
 
     #[tokio::test]
     async fn those_who_wait_see_the_first_other_digest_and_only_that() {
         let current = Arc::new(Current::default());
-        let first = current.other_than(None);
-        current.swap(snapshot("a", 1));
+        let first = current.other_than("hub2", None);
+        current.swap(snapshot("a", 1), Own::new());
         assert_eq!(&**first.await.digest(), "a");
-        let waiting = current.other_than(Some("a"));
+        let waiting = current.other_than("hub2", Some("a"));
         tokio::pin!(waiting);
-        current.swap(snapshot("a", 2));
+        current.swap(snapshot("a", 2), Own::new());
         let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
         assert!(early.is_err(), "the same digest is no news");
-        current.swap(snapshot("b", 3));
+        current.swap(snapshot("b", 3), Own::new());
         assert_eq!(waiting.await.held.revision, 3);
+    }
+
+    #[tokio::test]
+    async fn an_instance_with_a_snapshot_of_its_own_sees_no_other() {
+        let current = Current::default();
+        let hub3: Arc<str> = "hub3".into();
+        current.swap(snapshot("a", 1), Own::from([(Arc::clone(&hub3), Arc::new(snapshot("b", 1)))]));
+        let digest = |instance: &str| current.load_for(instance).map(|snapshot| snapshot.digest().to_string());
+        assert_eq!((digest("hub2").as_deref(), digest("hub3").as_deref()), (Some("a"), Some("b")));
+        let waiting = current.other_than("hub3", Some("b"));
+        tokio::pin!(waiting);
+        current.swap(snapshot("c", 2), Own::from([(Arc::clone(&hub3), Arc::new(snapshot("b", 2)))]));
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
+        assert!(early.is_err(), "its own is the same");
+        current.swap_for(&hub3, None);
+        assert_eq!(&**waiting.await.digest(), "c");
     }
 }

@@ -29,6 +29,7 @@ pub struct Provider {
     home: Home,
     name: String,
     settings: BTreeMap<String, BTreeMap<String, String>>,
+    traefiks: Vec<String>,
     data: PathBuf,
     address: SocketAddr,
     token: Option<String>,
@@ -43,6 +44,7 @@ impl Provider {
             home: home.clone(),
             name: name.to_owned(),
             settings: BTreeMap::new(),
+            traefiks: Vec::new(),
             data: home.join(format!("{name}-data")),
             address,
             token: None,
@@ -64,6 +66,13 @@ impl Provider {
     /// Changes a line for the next start.
     pub fn change(&mut self, section: &str, key: &str, value: &str) {
         self.settings.entry(section.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
+    }
+
+    /// A `[[traefik]]` with these lines.
+    #[must_use]
+    pub fn traefik(mut self, lines: &str) -> Self {
+        self.traefiks.push(lines.to_owned());
+        self
     }
 
     #[must_use]
@@ -110,6 +119,9 @@ impl Provider {
             for (key, value) in keys {
                 writeln!(text, "{key} = {value}").unwrap();
             }
+        }
+        for lines in &self.traefiks {
+            writeln!(text, "[[traefik]]\n{lines}").unwrap();
         }
         let config = self.home.join(format!("{}.toml", self.name));
         std::fs::write(&config, text).expect("the provider's configuration");

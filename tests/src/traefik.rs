@@ -31,20 +31,44 @@ impl Traefik {
 
     /// Polls `provider` as `instance`, with the three settings of the design.
     pub async fn start(home: &Home, instance: &str, provider: SocketAddr, token: &str) -> Self {
-        let endpoint = format!("http://{provider}/traefik?wait=55s&instance={instance}");
-        let settings = format!(
-            "  http:\n    endpoint: \"{endpoint}\"\n    pollInterval: 10ms\n    pollTimeout: 60s\n    headers:\n      \
-             Authorization: \"Bearer {token}\"\n"
-        );
-        Self::with(home, instance, binary(), &settings).await
+        Self::with(home, instance, binary(), &polling(instance, provider, token)).await
+    }
+
+    /// The same with its API at an address that others know already.
+    pub async fn start_at(home: &Home, instance: &str, provider: SocketAddr, token: &str, api: SocketAddr) -> Self {
+        Self::at(home, instance, binary(), &polling(instance, provider, token), api).await
+    }
+
+    /// The same of another version, which `deploy/install-tools.sh` installed.
+    pub async fn of_version_at(
+        version: &str,
+        home: &Home,
+        instance: &str,
+        provider: SocketAddr,
+        token: &str,
+        api: SocketAddr,
+    ) -> Self {
+        Self::at(home, instance, installed(version), &polling(instance, provider, token), api).await
+    }
+
+    /// The same, and it reads this file beside.
+    pub async fn with_file(
+        home: &Home,
+        instance: &str,
+        provider: SocketAddr,
+        token: &str,
+        api: SocketAddr,
+        file: &Path,
+    ) -> Self {
+        let settings = polling(instance, provider, token);
+        let settings = format!("{settings}  file:\n    filename: \"{}\"\n    watch: true\n", file.display());
+        Self::at(home, instance, binary(), &settings, api).await
     }
 
     /// Another version, which `deploy/install-tools.sh` installed; polls `endpoint`, whoever that is.
     pub async fn of_version(home: &Home, version: &str, endpoint: &str) -> Self {
-        let program = if version == Self::VERSION { binary() } else { cached(version) };
-        assert!(program.exists(), "{} is missing: deploy/install-tools.sh traefik-{version}", program.display());
         let settings = format!("  http:\n    endpoint: \"{endpoint}\"\n    pollInterval: 10ms\n");
-        Self::with(home, &format!("traefik-{version}"), program, &settings).await
+        Self::with(home, &format!("traefik-{version}"), installed(version), &settings).await
     }
 
     /// Reads a file instead.
@@ -60,8 +84,12 @@ impl Traefik {
     }
 
     async fn with(home: &Home, name: &str, program: PathBuf, provider: &str) -> Self {
+        Self::at(home, name, program, provider, SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()))).await
+    }
+
+    async fn at(home: &Home, name: &str, program: PathBuf, provider: &str, api: SocketAddr) -> Self {
         let at = || SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
-        let (web, websecure, mqtt, api) = (at(), at(), at(), at());
+        let (web, websecure, mqtt) = (at(), at(), at());
         let config = home.join(format!("{name}.yml"));
         let text = format!(
             "global:\n  checkNewVersion: false\n  sendAnonymousUsage: false\nlog:\n  level: DEBUG\napi:\n  insecure: true\n\
@@ -158,6 +186,21 @@ impl Traefik {
     pub async fn try_api(&self, path: &str) -> anyhow::Result<Answer> {
         Connection::open(&self.home, self.api).await?.send(Method::GET, path, &[], "").await
     }
+}
+
+/// The program of this version.
+fn installed(version: &str) -> PathBuf {
+    let program = if version == Traefik::VERSION { binary() } else { cached(version) };
+    assert!(program.exists(), "{} is missing: deploy/install-tools.sh traefik-{version}", program.display());
+    program
+}
+
+/// The three settings of the design.
+fn polling(instance: &str, provider: SocketAddr, token: &str) -> String {
+    format!(
+        "  http:\n    endpoint: \"http://{provider}/traefik?wait=55s&instance={instance}\"\n    pollInterval: 10ms\n    \
+         pollTimeout: 60s\n    headers:\n      Authorization: \"Bearer {token}\"\n"
+    )
 }
 
 impl Traefik {

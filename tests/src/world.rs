@@ -1,10 +1,13 @@
 //! The usual set: a PostgreSQL, a provider on it, and by `traefik` a real Traefik that polls it.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use hyper::Method;
 
-use crate::{Backend, Home, Postgres, Provider, Row, Traefik, Watch, Writer, secs};
+use crate::{Backend, Home, Postgres, Provider, Row, Traefik, Watch, Writer, secs, until};
 
 /// Fields are dropped in this order: the provider before its database.
 pub struct World {
@@ -37,6 +40,32 @@ impl World {
         let home = Home::new();
         let postgres = Postgres::start(&home).await;
         Self::over(home, postgres, settings).await
+    }
+
+    /// A running edge whose provider reads back what its Traefik `hub2` runs, with the route `first.test`.
+    pub async fn acking(settings: impl FnOnce(Provider) -> Provider) -> (Self, Traefik, Backend) {
+        let home = Home::new();
+        let api = SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
+        let postgres = Postgres::start(&home).await;
+        let known = format!("instance = \"hub2\"\napi = \"http://{api}\"");
+        let world = Self::over(home, postgres, |provider| settings(provider.traefik(&known))).await;
+        let token = world.provider.token("traefik").await;
+        let traefik = Traefik::start_at(&world.home, "hub2", world.provider.address(), &token, api).await;
+        let hello = world.backend("hello").await;
+        world.insert(&Row::http("first.test", hello.address())).await;
+        traefik.until_answers("http://first.test/", "hello").await;
+        (world, traefik, hello)
+    }
+
+    /// What `/api/instances` says of `hub2`, once that is right.
+    pub async fn until_instance(&self, what: &str, right: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        until(what, secs(10), async || {
+            let answer = self.provider.get("/api/instances").await.json();
+            let hub2 = answer.as_array().and_then(|all| all.iter().find(|one| one["name"] == "hub2")).cloned();
+            hub2.filter(&right).ok_or(answer)
+        })
+        .await
+        .0
     }
 
     /// On a cluster that is there already.

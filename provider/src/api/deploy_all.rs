@@ -100,7 +100,14 @@ mod tests {
                 gzip: bytes::Bytes::new(),
             };
             let held = crate::store::sync::Held { revision: 1, token: uuid::Uuid::nil() };
-            Snapshot::new(held, None, encoded.into(), crate::guard::Size::default(), std::collections::BTreeMap::new())
+            Snapshot::new(
+                held,
+                None,
+                encoded.into(),
+                crate::guard::Size::default(),
+                None,
+                std::collections::BTreeMap::new(),
+            )
         };
         let (a, b) = (json!({"http": {"routers": {"a.test": {"rule": "1"}}}}), json!({"tcp": {"services": {"m": {}}}}));
         let (a, b) = (snapshot(a), snapshot(b));

@@ -7,13 +7,12 @@
 //! first, and a real Traefik loads what it would come to, before the transaction that counts.
 
 mod idempotency;
+mod live;
 mod order;
 mod rehearsed;
 mod scoped;
 mod step;
 mod surroundings;
-
-use std::time::Duration;
 
 use charliehub_proto::{
     change::{Change, ChangeState},
@@ -21,7 +20,7 @@ use charliehub_proto::{
 };
 use http::StatusCode;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Transaction, error::SqlState};
 
 use self::{
@@ -97,7 +96,7 @@ async fn apply(api: &Api, order: &Order, steps: &[Step]) -> Result<Written, Prob
         told = Some(report);
     }
     let (mut written, _) = transact(api, order, steps).await?;
-    settle(api, order.patience, &mut written.change).await;
+    settle(api, order, &mut written.change).await;
     Ok(match told {
         Some(report) => rehearsed::with_report(written, report),
         None => written,
@@ -241,14 +240,16 @@ async fn change(
         impact,
         diff,
         warnings,
+        instances: Vec::new(),
         rehearsal: None,
     })
 }
 
-/// Waits until the change is swapped in, and says what is served then.
-async fn settle(api: &Api, patience: Duration, change: &mut Change) {
-    let Some(revision) = change.revision.filter(|_| !patience.is_zero()) else { return };
-    let Ok(Some(snapshot)) = timeout(patience, api.current.decided(revision)).await else { return };
+/// Waits until the change is swapped in, or live, and says what is served then.
+async fn settle(api: &Api, order: &Order, change: &mut Change) {
+    let Some(revision) = change.revision.filter(|_| !order.patience.is_zero()) else { return };
+    let until = Instant::now() + order.patience;
+    let Ok(Some(snapshot)) = timeout_at(until, api.current.decided(revision)).await else { return };
     change.digest = Some(snapshot.digest().to_string());
     let waits = snapshot.withheld.is_some_and(|withheld| withheld >= revision);
     change.state = if waits { ChangeState::Withheld } else { ChangeState::Served };
@@ -256,6 +257,9 @@ async fn settle(api: &Api, patience: Duration, change: &mut Change) {
         change.warnings.push(format!(
             "revision {revision} waits for an administrator: charliehub-provider withheld, then approve or discard {revision}"
         ));
+    }
+    if order.live {
+        change.instances = live::until_live(api, revision, until).await;
     }
 }
 

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use charliehub_proto::event::EventKind;
+use charliehub_proto::{
+    event::EventKind,
+    instance::{RefusedRoute, ServerHealth},
+};
+use jiff::Timestamp;
 use metrics::{counter, gauge, histogram};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -11,6 +15,8 @@ use tokio::sync::Notify;
 use crate::{
     auth::Auth,
     events::{Events, Told},
+    heard::{Found, Heard, What},
+    instances::Instances,
     metrics as name,
     postgres::Pool,
     publish::{Outcome, Overview, Publisher, Served},
@@ -35,6 +41,7 @@ pub(super) struct Follow {
     pub(super) pool: Pool,
     /// Told of each reading, for the log of changes.
     pub(super) changes: Arc<Notify>,
+    pub(super) instances: Arc<Instances>,
     pub(super) events: Arc<Events>,
     /// What was told last; `/debug` shows it.
     pub(super) overview: Arc<ArcSwap<Overview>>,
@@ -44,7 +51,7 @@ pub(super) struct Follow {
 
 impl Follow {
     /// Hears one piece of news; answers which revisions wait for an operator.
-    pub(super) fn hear(&mut self, news: News) -> Vec<Held> {
+    pub(super) fn hear(&mut self, news: News<Heard>) -> Vec<Held> {
         match news {
             News::Connected => self.events.tell(Told::new(EventKind::Database, "the database is followed")),
             News::Disconnected => {
@@ -53,6 +60,7 @@ impl Follow {
                 self.pool.clear();
             }
             News::Tokens => self.auth.changed(),
+            News::Heard(heard) => self.heard(&heard),
             News::Read { reading, wishes } => {
                 let revision = reading.held.revision;
                 self.read(reading);
@@ -80,6 +88,66 @@ impl Follow {
             }
         }
         self.publisher.withheld().to_vec()
+    }
+
+    /// An instance did something with what it was given.
+    fn heard(&mut self, heard: &Heard) {
+        let Some(instance) = self.instances.find(&heard.instance) else { return };
+        if let What::Runs { found, .. } = &heard.what {
+            let (refused, servers) = (refused(&self.publisher, found), servers(&self.publisher, found));
+            if instance.found(refused.clone(), servers) {
+                self.tell_refused(&heard.instance, &refused);
+            }
+        }
+        self.publisher.hear(heard, Timestamp::now());
+        self.tell_held_back();
+        self.instances.hear();
+    }
+
+    fn tell_refused(&self, instance: &Arc<str>, refused: &[RefusedRoute]) {
+        let text = match refused {
+            [] => format!("{instance} has no complaints any more"),
+            [first, rest @ ..] => {
+                let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+                format!("{instance} complains of {}: {}{more}", first.name, first.errors.join("; "))
+            }
+        };
+        for one in refused.iter().take(REASONS) {
+            let (name, errors) = (&one.name, one.errors.join("; "));
+            tracing::error!(%instance, name, status = one.status, errors, "refused by Traefik");
+        }
+        let mut told = Told::new(EventKind::RefusedRoutes, text);
+        told.instance = Some(instance.to_string());
+        told.detail = json!(refused);
+        self.events.tell(told);
+    }
+
+    /// Says which rows an instance is given otherwise, where that is new.
+    fn tell_held_back(&self) {
+        for instance in self.instances.all() {
+            let now = self.publisher.held_back(&instance.name);
+            let before = instance.holds_back(now.clone());
+            let new = now.iter().filter(|one| !before.contains(one));
+            let again = before.iter().filter(|one| now.iter().all(|held| held.owner != one.owner));
+            for (held, text) in new
+                .map(|one| {
+                    (
+                        one,
+                        format!("{} is not given {} {}: {}", instance.name, one.owner.kind, one.owner.name, one.reason),
+                    )
+                })
+                .chain(again.map(|one| {
+                    (one, format!("{} is given {} {} again", instance.name, one.owner.kind, one.owner.name))
+                }))
+            {
+                tracing::warn!(instance = %instance.name, row = held.owner.name, "{text}");
+                let mut told = Told::new(EventKind::HeldBack, text);
+                told.instance = Some(instance.name.to_string());
+                told.revision = Some(held.revision);
+                told.detail = json!(held);
+                self.events.tell(told);
+            }
+        }
     }
 
     fn read(&mut self, reading: Reading) {
@@ -140,6 +208,7 @@ impl Follow {
             }
         }
         self.tell();
+        self.tell_held_back();
     }
 
     /// Counts the rows by state, and names those that are newly quarantined.
@@ -164,6 +233,30 @@ impl Follow {
         }
         self.overview.store(Arc::new(overview));
     }
+}
+
+/// What an instance complains of, with the rows that it came from.
+fn refused(publisher: &Publisher, found: &Found) -> Vec<RefusedRoute> {
+    let told = found.faulty.iter().map(|one| RefusedRoute {
+        protocol: one.protocol.to_owned(),
+        object: one.kind.trim_end_matches('s').to_owned(),
+        name: one.name.clone(),
+        status: one.status.clone(),
+        errors: one.errors.clone(),
+        owner: one.name.strip_suffix("@http").and_then(|name| publisher.owner(one.protocol, one.kind, name)),
+    });
+    told.collect()
+}
+
+fn servers(publisher: &Publisher, found: &Found) -> Vec<ServerHealth> {
+    let told = found.servers.iter().map(|one| ServerHealth {
+        protocol: one.protocol.to_owned(),
+        service: one.service.clone(),
+        url: one.url.clone(),
+        up: one.up,
+        owner: one.service.strip_suffix("@http").and_then(|name| publisher.owner(one.protocol, "services", name)),
+    });
+    told.collect()
 }
 
 fn served_event(served: &Served) -> Told {

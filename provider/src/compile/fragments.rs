@@ -116,6 +116,11 @@ impl Fragments {
         }
     }
 
+    /// The enabled fragment of a name.
+    pub(super) fn named(&self, name: &Name) -> Option<Key> {
+        self.names.get(name).next().copied()
+    }
+
     pub(super) fn is_live(&self, name: &Name) -> bool {
         self.live.contains(name)
     }
@@ -136,8 +141,13 @@ impl Fragments {
             || middleware::names(name).any(|name| self.names.contains(&(middlewares, name)))
     }
 
-    /// Decides anew which fragments join. `taken` tells who of the rows has a name.
-    pub(super) fn judge(&mut self, settings: &Settings, taken: &dyn Fn(Protocol, &str) -> Option<Taken>) -> Changes {
+    /// Decides anew which fragments join. `shut` are closed whatever they say; `taken` tells who of the rows has a name.
+    pub(super) fn judge(
+        &mut self,
+        settings: &Settings,
+        shut: &BTreeMap<Key, String>,
+        taken: &dyn Fn(Protocol, &str) -> Option<Taken>,
+    ) -> Changes {
         let mut verdicts: BTreeMap<Key, Verdict> = BTreeMap::new();
         let mut open: Vec<(Key, &Name, &Vec<Reference>)> = Vec::new();
         for (key, entry) in &self.all {
@@ -150,6 +160,8 @@ impl Fragments {
                         left_out(format!("name: belongs to what row {} compiles to; rename the fragment", row.id))
                     } else if let Some(other) = self.names.get(name).find(|other| *other != key) {
                         left_out(format!("name: fragment {} of this kind has it too; rename one of them", other.id))
+                    } else if let Some(reason) = shut.get(key) {
+                        Verdict::Closed { reason: reason.clone(), held: true }
                     } else if let Err(reason) = unknown(piece, settings) {
                         Verdict::Closed { reason, held: true }
                     } else {

@@ -29,6 +29,23 @@ pub enum Section {
 pub type Pieces = BTreeMap<Section, BTreeMap<Arc<str>, Arc<str>>>;
 
 impl Section {
+    pub(super) const ALL: [Self; 14] = [
+        Self::HttpRouters,
+        Self::HttpServices,
+        Self::HttpMiddlewares,
+        Self::HttpServersTransports,
+        Self::HttpModels,
+        Self::TcpRouters,
+        Self::TcpServices,
+        Self::TcpMiddlewares,
+        Self::TcpServersTransports,
+        Self::UdpRouters,
+        Self::UdpServices,
+        Self::TlsCertificates,
+        Self::TlsOptions,
+        Self::TlsStores,
+    ];
+
     /// The keys that lead to it: `http`, `routers`.
     pub fn path(self) -> (&'static str, &'static str) {
         match self {

@@ -10,7 +10,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Error, Flags, Secret, Traefik};
+use super::{Error, Flags, Secret, Traefik, traefik};
 
 /// Every key but those of `[[traefik]]`. In the environment: `CHARLIEHUB_`, then the key in capitals with `_` for `.`.
 const KEYS: &[&str] = &[
@@ -34,12 +34,14 @@ const KEYS: &[&str] = &[
     "database.run_as",
     "database.url",
     "database.url_file",
+    "guard.containment",
     "guard.hold_login_loss",
     "guard.hold_opening",
     "guard.max_quarantined",
     "guard.max_quarantined_percent",
     "guard.max_removed",
     "guard.max_removed_percent",
+    "guard.rollback_on_regression",
     "guard.window",
     "history.age",
     "history.keep",
@@ -62,7 +64,8 @@ const KEYS: &[&str] = &[
 ];
 
 /// Keys of one `[[traefik]]`. The environment can describe one Traefik, which replaces those of the file.
-const TRAEFIK_KEYS: &[&str] = &["api", "instance"];
+const TRAEFIK_KEYS: &[&str] =
+    &["api", "ca_file", "host", "instance", "min_version", "password_file", "password", "token_file", "token", "user"];
 
 /// Keys whose value may be in a file of its own, or in a systemd credential of the key's name.
 const SECRETS: &[&str] = &["database.password", "database.url"];
@@ -179,10 +182,8 @@ impl Settings {
             let value = plain(&key, value.get_ref(), &place)?;
             traefik.insert(key, Found { value, place });
         }
-        for key in TRAEFIK_KEYS {
-            if !traefik.contains_key(*key) {
-                return Err(Error::new(file.place(entry), format!("[[traefik]] without `{key}`"), TRAEFIK_REMEDY));
-            }
+        if !traefik.contains_key("instance") {
+            return Err(Error::new(file.place(entry), "[[traefik]] without `instance`", traefik::REMEDY));
         }
         self.traefik.push(traefik);
         Ok(())
@@ -233,7 +234,7 @@ impl Settings {
             self.replace(&key, found);
         }
         if let Some(given) = traefik.values().next() {
-            if traefik.len() < TRAEFIK_KEYS.len() {
+            if !traefik.contains_key("instance") || !traefik.contains_key("api") {
                 let remedy = "set CHARLIEHUB_TRAEFIK_INSTANCE and CHARLIEHUB_TRAEFIK_API";
                 return Err(Error::new(&given.place, "only half of a Traefik", remedy));
             }
@@ -283,15 +284,17 @@ impl Settings {
     }
 
     pub(super) fn traefik(&self) -> Result<Vec<Traefik>, Error> {
-        self.traefik
-            .iter()
-            .map(|entry| {
-                let found = |key: &str| {
-                    entry.get(key).ok_or_else(|| Error::new("[[traefik]]", format!("no `{key}`"), TRAEFIK_REMEDY))
-                };
-                Ok(Traefik { instance: found("instance")?.text()?, api: found("api")?.url()? })
-            })
-            .collect()
+        let traefiks: Vec<Traefik> = self.traefik.iter().map(traefik::read).collect::<Result<_, _>>()?;
+        for (index, (entry, one)) in self.traefik.iter().zip(&traefiks).enumerate() {
+            if traefiks.iter().take(index).any(|other| other.instance == one.instance) {
+                let place = entry
+                    .get("instance")
+                    .map_or_else(|| Place::Default("[[traefik]]".to_owned()), |found| found.place.clone());
+                let what = format!("two [[traefik]] are called `{}`", one.instance);
+                return Err(Error::new(&place, what, "give each the name that it has in its own ?instance="));
+            }
+        }
+        Ok(traefiks)
     }
 
     /// Sets a key over a weaker source; a secret and its file stand for each other.
@@ -321,8 +324,6 @@ impl Settings {
         Ok(())
     }
 }
-
-const TRAEFIK_REMEDY: &str = "write `instance` (its name in ?instance=) and `api` (such as http://127.0.0.1:8080)";
 
 /// A file being read, to say on which line something is.
 struct File<'t> {
@@ -370,7 +371,7 @@ fn plain(key: &str, value: &DeValue<'_>, place: &Place) -> Result<Value, Error> 
     })
 }
 
-fn secret_file(path: &Path, place: &Place) -> Result<String, Error> {
+pub(super) fn secret_file(path: &Path, place: &Place) -> Result<String, Error> {
     let text = fs::read_to_string(path).map_err(|error| {
         let what = format!("{} cannot be read: {error}", path.display());
         Error::new(place, what, "name a file that this user can read")

@@ -11,6 +11,18 @@ fn read(file: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Config
     Config::from_sources(&Flags { config: Some(path), ..flags }, &environment, false)
 }
 
+/// A Traefik of which no more is configured.
+fn named(instance: &str, api: &str) -> Traefik {
+    Traefik {
+        instance: instance.to_owned(),
+        api: Some(api.to_owned()),
+        authorization: None,
+        ca_file: None,
+        host: None,
+        min_version: None,
+    }
+}
+
 fn refused(file: &str, environment: &[(&str, &str)]) -> String {
     let error = read(file, environment, Flags::default()).unwrap_err().to_string();
     assert!(!error.contains('\n'), "one line: {error}");
@@ -65,7 +77,7 @@ fn a_whole_file_is_read() {
     assert_eq!(config.compile.default_certificate, Some(("/c.pem".to_owned(), "/k.pem".to_owned())));
     assert_eq!(config.access.internal_networks[0].to_string(), "10.35.0.0/16");
     assert_eq!(config.access.forward_auth.unwrap().auth_response_headers[0], "Remote-User");
-    assert_eq!(config.traefik, [Traefik { instance: "hub2".to_owned(), api: "http://127.0.0.1:8080".to_owned() }]);
+    assert_eq!(config.traefik, [named("hub2", "http://127.0.0.1:8080")]);
     assert_eq!((config.guard.max_removed_percent, config.log.format), (50, Format::Json));
 }
 
@@ -180,7 +192,7 @@ fn the_environment_holds_lists_tables_and_switches() {
     .unwrap();
     assert_eq!(config.compile.entry_points.unwrap().len(), 2);
     assert!(config.access.forward_auth.is_some() && !config.database.migrate);
-    assert_eq!(config.traefik, [Traefik { instance: "hub2".to_owned(), api: "http://new".to_owned() }]);
+    assert_eq!(config.traefik, [named("hub2", "http://new")]);
 }
 
 #[test]

@@ -32,6 +32,20 @@ impl Settings {
         self.get(key).map(Found::boolean).transpose()
     }
 
+    /// One of some words. `true` and `false` are words too.
+    pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>, Error> {
+        let Some(found) = self.get(key) else { return Ok(None) };
+        let given = match &found.value {
+            Value::Word(text) | Value::Text(text) => text.as_str(),
+            Value::Boolean(true) => "true",
+            Value::Boolean(false) => "false",
+            Value::Integer(_) | Value::List(_) => "",
+        };
+        let choice = choices.iter().find(|(word, _)| *word == given).map(|(_, choice)| *choice);
+        let words = || choices.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
+        choice.map(Some).ok_or_else(|| found.wrong(&words()))
+    }
+
     pub(super) fn number(&self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, Error> {
         self.get(key).map(|found| found.number(&range)).transpose()
     }

@@ -33,6 +33,7 @@ pub(super) static FILES: &[File] = files! {
     5 "0005_history"
     6 "0006_idempotency"
     7 "0007_rights"
+    8 "0008_instances"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.

@@ -84,7 +84,7 @@ impl Edge {
         }
         self.history.push(self.rows.clone());
         let held = held(self.history.len());
-        self.publisher.take(Reading { held, everything: false, forked: false, rows: changes }, self.now)
+        self.publisher.take(Reading { held, everything: false, forked: false, at: None, rows: changes }, self.now)
     }
 
     /// All rows of the newest revision are read.
@@ -92,7 +92,7 @@ impl Edge {
         let fetched = |(key, row): (&Key, &Arc<Row>)| Fetched { key: *key, row: Some((**row).clone()), hash: 0 };
         let rows = self.rows.iter().map(fetched).collect();
         let held = held(self.history.len());
-        self.publisher.take(Reading { held, everything: true, forked: false, rows }, self.now)
+        self.publisher.take(Reading { held, everything: true, forked: false, at: None, rows }, self.now)
     }
 
     fn approve(&mut self, revision: usize) -> Outcome {

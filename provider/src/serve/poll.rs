@@ -70,6 +70,7 @@ impl Server {
             .remedy("use the name that the token was made for, as --subject said"));
         }
         let (instance, sent) = self.remembered(connection, poll.instance);
+        let fresh = sent.is_none();
         // Behind a pooling proxy a connection identifies nobody.
         let proxied = headers.contains_key(header::VIA) || headers.contains_key("x-forwarded-for");
         let asked = if proxied || request.method() == Method::HEAD { Duration::ZERO } else { asked };
@@ -84,7 +85,7 @@ impl Server {
             // A token revoked meanwhile gets nothing any more.
             self.auth.check(headers, Need::Traefik, connection.peer.ip()).await?;
         }
-        instance.answered(&snapshot, outcome, held, asked);
+        instance.answered(&snapshot, outcome, held, asked, fresh);
         if request.method() == Method::GET {
             let mut memory = connection.memory.lock().unwrap_or_else(PoisonError::into_inner);
             memory.sent.remember(&instance.name, snapshot.digest());
@@ -139,15 +140,16 @@ impl Server {
         known: Option<&str>,
         wait: Duration,
     ) -> Result<(Arc<Snapshot>, Outcome, Duration), Problem> {
-        let now = self.current.load();
+        let now = self.current.load_for(&instance.name);
         match &now {
             Some(snapshot) if wait.is_zero() || known != Some(snapshot.digest()) => {
                 return Ok((Arc::clone(snapshot), Outcome::Immediate, Duration::ZERO));
             }
             _ => {}
         }
+        let _held = instance.hold();
         let mut watch = HangUp { instance, since: Instant::now(), answered: false };
-        let news = timeout(wait, self.current.other_than(known));
+        let news = timeout(wait, self.current.other_than(&instance.name, known));
         let news = tokio::select! {
             news = news => news.ok(),
             () = self.stop.cancelled() => None,
@@ -157,7 +159,9 @@ impl Server {
         match (news, now) {
             (Some(snapshot), _) => Ok((snapshot, Outcome::Changed, held)),
             // The digest is the same, but the revision may be newer.
-            (None, Some(before)) => Ok((self.current.load().unwrap_or(before), Outcome::Unchanged, held)),
+            (None, Some(before)) => {
+                Ok((self.current.load_for(&instance.name).unwrap_or(before), Outcome::Unchanged, held))
+            }
             (None, None) => {
                 instance.count(Outcome::Unavailable);
                 Err(self.never_configured())

@@ -38,7 +38,7 @@ const QUEUE_ALARM: f64 = 0.1;
 
 /// What the loop tells, in the order of events.
 #[derive(Debug)]
-pub enum News {
+pub enum News<H> {
     /// Connected to a database that was not connected before.
     Connected,
     /// Not connected any more; what is held goes on being served.
@@ -53,6 +53,8 @@ pub enum News {
     Quiet,
     /// The tokens changed.
     Tokens,
+    /// Who serves what was read has something to say about it.
+    Heard(H),
 }
 
 /// The revision that an operator approved, with its rows.
@@ -86,16 +88,18 @@ struct Beat {
 }
 
 /// Follows `database` until `stop`. `told` hears every piece of news, and answers which revisions wait for an approval.
-pub struct Follower<F> {
+pub struct Follower<F, H> {
     pub database: Database,
     pub told: F,
     /// The revision that we started with, for the fork check of the first read.
     pub started_with: Option<Held>,
     /// Those who want everything read again.
     pub wishes: mpsc::Receiver<Wish>,
+    /// What is to be told in the same order as everything else.
+    pub heard: mpsc::Receiver<H>,
 }
 
-impl<F: FnMut(News) -> Vec<Held>> Follower<F> {
+impl<F: FnMut(News<H>) -> Vec<Held>, H> Follower<F, H> {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut sync = Sync::new(Instant::now(), rand::random::<f64>);
         let mut hashes: BTreeMap<Key, i64> = BTreeMap::new();
@@ -270,6 +274,7 @@ impl<F: FnMut(News) -> Vec<Held>> Follower<F> {
                         sync.on(Event::Wish, Instant::now());
                     }
                 }
+                Some(heard) = self.heard.recv() => waiting = (self.told)(News::Heard(heard)),
                 () = sleep_until(wake_at) => {}
             }
         }

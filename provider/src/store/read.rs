@@ -17,6 +17,7 @@ use futures_util::{
     TryStreamExt as _,
     future::{try_join3, try_join4, try_join5},
 };
+use jiff::Timestamp;
 use tokio::sync::OnceCell;
 use tokio_postgres::{
     Client, GenericClient, IsolationLevel, Row, Statement,
@@ -40,8 +41,8 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 const PLANS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
     SET plan_cache_mode = force_generic_plan";
 
-const REVISION: &str = "SELECT r.n, r.token, r.floor, s.token FROM charliehub.revision r
-    LEFT JOIN charliehub.revisions s ON s.revision = $1";
+const REVISION: &str = "SELECT r.n, r.token, r.floor, s.token, n.at FROM charliehub.revision r
+    LEFT JOIN charliehub.revisions s ON s.revision = $1 LEFT JOIN charliehub.revisions n ON n.revision = r.n";
 
 /// The rows of one revision.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Reading {
     pub everything: bool,
     /// What was held is not on the database's branch any more: commits were lost, or a backup was restored.
     pub forked: bool,
+    /// When it was written, by the database's clock.
+    pub at: Option<Timestamp>,
     pub rows: Vec<Fetched>,
 }
 
@@ -163,7 +166,7 @@ impl Reader {
                 rows.push(decode(table, row, 1).unwrap_or(Fetched { key, row: None, hash: 0 }));
             }
         }
-        Ok(Delta::Read(Reading { held: newest, everything: false, forked: false, rows }))
+        Ok(Delta::Read(Reading { held: newest, everything: false, forked: false, at: revision.try_get(4)?, rows }))
     }
 
     /// The newest of the `waiting` revisions that an operator approved, with its rows; those of `newest` are held anyway.
@@ -250,12 +253,18 @@ async fn full(client: &Client, held: Option<Held>, forked: bool, known: u64) -> 
     client.batch_execute("COMMIT").await?;
     let Some(revision) = revision.first() else {
         // A trigger refuses every write without that row, so this is an empty schema.
-        return Ok(Reading { held: Held { revision: 0, token: Uuid::nil() }, everything: true, forked, rows });
+        return Ok(Reading {
+            held: Held { revision: 0, token: Uuid::nil() },
+            everything: true,
+            forked,
+            at: None,
+            rows,
+        });
     };
     let newest = Held { revision: revision.try_get(0)?, token: revision.try_get(1)? };
     let ours: Option<Uuid> = revision.try_get(3)?;
     let lost = held.is_some_and(|held| held.revision > 0 && ours != Some(held.token));
-    Ok(Reading { held: newest, everything: true, forked: forked || lost, rows })
+    Ok(Reading { held: newest, everything: true, forked: forked || lost, at: revision.try_get(4)?, rows })
 }
 
 /// How many rows there are.

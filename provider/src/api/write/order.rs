@@ -29,7 +29,8 @@ pub(in crate::api) struct Writing {
     dry_run: Option<bool>,
     /// Let a throw-away Traefik load it first; by default for fragments, where one is configured.
     rehearse: Option<bool>,
-    /// `live`: up to `timeout` for the answer to say what is served; `commit`: not at all.
+    /// `live`: up to `timeout` until every Traefik that polls and has an API runs it; `commit`: the answer waits for nothing.
+    /// Without it, until it is served.
     #[param(inline)]
     wait: Option<Wait>,
     /// Such as `10s`, at most 60 s.
@@ -54,6 +55,8 @@ pub(in crate::api) struct Order {
     /// `None`: as the kind of row has it.
     rehearse: Option<bool>,
     pub(super) patience: Duration,
+    /// Until Traefik runs it.
+    pub(super) live: bool,
     pub(super) idempotency: Option<Idempotency>,
 }
 
@@ -67,10 +70,10 @@ impl Order {
             return Err(problem.remedy("leave it out, or use a token without a scope"));
         }
         let rehearse = parameters.has("rehearse").then(|| parameters.flag("rehearse")).transpose()?;
-        let patience = match parameters.take("wait").as_deref() {
-            None => PATIENCE,
-            Some("commit") => Duration::ZERO,
-            Some("live") => LIVE,
+        let (patience, live) = match parameters.take("wait").as_deref() {
+            None => (PATIENCE, false),
+            Some("commit") => (Duration::ZERO, false),
+            Some("live") => (LIVE, true),
             Some(_) => {
                 let problem = Problem::parameter("wait", "it is not a way to wait");
                 return Err(problem.remedy("write wait=live, or wait=commit for an answer as soon as it is written"));
@@ -86,7 +89,7 @@ impl Order {
         let author = author(request, caller);
         let masked = caller.role != Role::Admin;
         let scope = caller.scope.clone();
-        Ok(Self { author, scope, dry_run, masked, rehearse, patience, idempotency: None })
+        Ok(Self { author, scope, dry_run, masked, rehearse, patience, live, idempotency: None })
     }
 
     /// True when a real Traefik has to load it first: where that is asked for, and for fragments, since nothing but
@@ -100,7 +103,8 @@ impl Order {
     pub(super) fn tried(&self) -> Self {
         let (author, scope) = (self.author.clone(), self.scope.clone());
         let (rehearse, patience) = (Some(false), Duration::ZERO);
-        Self { author, scope, dry_run: true, masked: self.masked, rehearse, patience, idempotency: None }
+        let (dry_run, live) = (true, false);
+        Self { author, scope, dry_run, masked: self.masked, rehearse, patience, live, idempotency: None }
     }
 
     /// The same, and the body: a request with an `Idempotency-Key` counts once.

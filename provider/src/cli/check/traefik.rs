@@ -2,17 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use bytes::Bytes;
-use http::Request;
-use serde::{Deserialize, de::DeserializeOwned};
-
 use super::Finding;
 use crate::{
-    client::{self, Limits, Trust},
     config::{Config, Traefik},
+    running::Api,
 };
-
-const LIMITS: Limits = Limits { patience: Duration::from_secs(3), largest: 1 << 20 };
 
 /// The lines of Traefik's static configuration that belong together: a poll is always open, and never cut off.
 pub(super) fn static_configuration(config: &Config) -> String {
@@ -26,44 +20,26 @@ pub(super) fn static_configuration(config: &Config) -> String {
     )
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Version {
-    version: String,
-}
-
-#[derive(Deserialize)]
-struct Overview {
-    #[serde(default)]
-    providers: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct EntryPoint {
-    name: String,
-}
-
 pub(super) async fn check(traefik: &Traefik, config: &Config) -> Vec<Finding> {
     let name = &traefik.instance;
-    let version: Version = match get(&traefik.api, "/api/version").await {
-        Ok(version) => version,
-        Err(error) => {
-            let remedy = "is Traefik running, is its API on (api: {}), and is `api` of [[traefik]] right?";
-            return vec![Finding::warning(
-                format!("Traefik {name}: no answer from {}: {error:#}", traefik.api),
-                remedy,
-            )];
-        }
+    let Some((address, mut api)) = traefik.api.as_ref().zip(Api::of(traefik)) else {
+        let what = format!("Traefik {name}: without `api` nobody knows what it runs");
+        return vec![Finding::warning(what, "set `api` in its [[traefik]]")];
     };
-    let mut findings = vec![Finding::ok(format!("Traefik {name}: version {} at {}", version.version, traefik.api))];
-    if let Ok(overview) = get::<Overview>(&traefik.api, "/api/overview").await
-        && !overview.providers.iter().any(|provider| provider.eq_ignore_ascii_case("http"))
-    {
-        let what = format!("Traefik {name}: polls nobody by HTTP");
-        findings.push(Finding::critical(what, "add providers.http to its static configuration"));
+    let version = match api.version().await {
+        Ok(version) => version,
+        Err(error) => return vec![Finding::warning(format!("Traefik {name}: {error}"), "")],
+    };
+    let mut findings = vec![Finding::ok(format!("Traefik {name}: version {version} at {address}"))];
+    match api.providers().await {
+        Ok(providers) if !providers.iter().any(|provider| provider.eq_ignore_ascii_case("http")) => {
+            let what = format!("Traefik {name}: polls nobody by HTTP");
+            findings.push(Finding::critical(what, "add providers.http to its static configuration"));
+        }
+        Ok(_) | Err(_) => {}
     }
     if let Some(configured) = &config.compile.entry_points
-        && let Ok(entry_points) = get::<Vec<EntryPoint>>(&traefik.api, "/api/entrypoints").await
+        && let Ok(entry_points) = api.entry_points().await
     {
         let there: BTreeSet<String> = entry_points.into_iter().map(|entry_point| entry_point.name).collect();
         for missing in configured.difference(&there) {
@@ -77,12 +53,4 @@ pub(super) async fn check(traefik: &Traefik, config: &Config) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// Asks one thing of a Traefik's API.
-async fn get<T: DeserializeOwned>(api: &str, path: &str) -> anyhow::Result<T> {
-    let request = Request::get(format!("{api}{path}")).body(Bytes::new())?;
-    let response = client::send(request, &Trust::System, LIMITS).await?;
-    anyhow::ensure!(response.status().is_success(), "it answers {}", response.status());
-    Ok(serde_json::from_slice(response.body())?)
 }

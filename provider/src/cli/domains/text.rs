@@ -181,6 +181,7 @@ pub(super) mod tests {
             impact: Impact::default(),
             diff: Vec::new(),
             warnings: Vec::new(),
+            instances: Vec::new(),
             rehearsal: None,
         };
         let begin = "a.test (00000000-0000-0000-0000-000000000001): ";

@@ -1,0 +1,225 @@
+//! Knowing that it is live: reads back from each Traefik's API what it runs.
+//!
+//! One task for each instance that has an API. It sleeps until something was sent, looks often at first and then less, and
+//! tells what it finds: to `instances`, which shows it; to the publisher by [`Heard`], which decides what the instance is
+//! given next; to metrics, events and the log. It changes nothing itself, and nobody waits for it.
+
+mod handshake;
+mod found;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use charliehub_proto::{event::EventKind, instance::InstanceState};
+use jiff::Timestamp;
+use metrics::{gauge, histogram};
+use tokio::{sync::mpsc, time::sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Traefik,
+    events::{Events, Told},
+    heard::{Heard, What},
+    instances::{Instance, Instances, News},
+    metrics as name,
+    running::{self, Api, Running},
+    snapshot::Snapshot,
+};
+
+/// Everything is read this often when nothing changes; less often where that takes long.
+const EVERYTHING: Duration = Duration::from_secs(30);
+/// Reading everything may take this share of the time.
+const SHARE: u32 = 100;
+/// An API that does not answer is asked again after this.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Watches one instance.
+pub struct Watch {
+    pub instance: Arc<Instance>,
+    pub instances: Arc<Instances>,
+    pub traefik: Traefik,
+    pub heard: mpsc::Sender<Heard>,
+    pub events: Arc<Events>,
+}
+
+/// What a watch remembers from look to look.
+struct Memory {
+    api: Api,
+    knows_version: bool,
+    /// The TLS settings with which a handshake was made last.
+    shaken: Option<u64>,
+    /// Everything is read again then.
+    read_at: Instant,
+}
+
+impl Watch {
+    pub async fn run(self, stop: CancellationToken) {
+        let Some(api) = Api::of(&self.traefik) else { return };
+        let mut memory = Memory { api, knows_version: false, shaken: None, read_at: Instant::now() };
+        let mut not_before = Instant::now();
+        loop {
+            let at = self.instance.next_look().max(not_before);
+            tokio::select! {
+                () = sleep_until(at.into()) => {}
+                () = self.instance.moved() => continue,
+                () = stop.cancelled() => return,
+            }
+            let looked = tokio::select! { looked = self.look(&mut memory) => looked, () = stop.cancelled() => return };
+            if let Err(error) = looked {
+                memory.knows_version = false;
+                not_before = Instant::now() + AGAIN;
+                if self.instance.troubled(format!("its API cannot be read: {error}")) {
+                    tracing::warn!(instance = %self.instance.name, %error, "cannot read what this Traefik runs");
+                    self.tell(EventKind::Instance, format!("what {} runs cannot be read: {error}", self.instance.name));
+                }
+            }
+            self.measure();
+            self.instances.hear();
+        }
+    }
+
+    async fn look(&self, memory: &mut Memory) -> Result<(), running::Error> {
+        if !memory.knows_version {
+            let version = memory.api.version().await?;
+            memory.knows_version = true;
+            if self.instance.version(version.clone()) {
+                tracing::info!(instance = %self.instance.name, version, "this is Traefik");
+                self.tell(EventKind::Instance, format!("{} is Traefik {version}", self.instance.name));
+            }
+        }
+        let digest = memory.api.digest().await?;
+        let news = self.instance.looked(digest.as_deref());
+        let Some((news, snapshot)) = news else {
+            if Instant::now() >= memory.read_at {
+                self.read(memory, true).await?;
+            }
+            return Ok(());
+        };
+        match (news, snapshot) {
+            (News::Runs { after, .. }, Some(snapshot)) => {
+                if let Some(why) = self.shake(memory, &snapshot).await {
+                    self.refused(&snapshot, why, true).await;
+                    return Ok(());
+                }
+                self.runs(&snapshot, after);
+                self.read(memory, false).await
+            }
+            (News::Refused { .. }, Some(snapshot)) => {
+                let why = "it did not take what it was sent: it went on running what it ran, and paused as Traefik does \
+                           after a body that it cannot read; its log says why (`Cannot decode`, or `Error`)";
+                self.refused(&snapshot, why.to_owned(), false).await;
+                Ok(())
+            }
+            (News::Late { .. }, Some(snapshot)) => {
+                let revision = snapshot.held.revision;
+                let why =
+                    format!("it was sent revision {revision} and does not run it; is it busy, or its API another's?");
+                tracing::warn!(instance = %self.instance.name, revision, "late: this Traefik does not run what it was sent");
+                self.instance.failed(why, false);
+                self.about(
+                    EventKind::Late,
+                    &snapshot,
+                    format!("{} does not run revision {revision} yet", self.instance.name),
+                );
+                Ok(())
+            }
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// It runs `snapshot`, `after` it was sent.
+    fn runs(&self, snapshot: &Snapshot, after: Duration) {
+        let (revision, name) = (snapshot.held.revision, &self.instance.name);
+        if let Some(live) = self.instance.acknowledged(snapshot, Timestamp::now()) {
+            histogram!(name::COMMIT_TO_LIVE, "instance" => name.to_string()).record(live.as_secs_f64());
+        }
+        tracing::info!(instance = %name, revision, ?after, "live");
+        self.about(
+            EventKind::Ack,
+            snapshot,
+            format!("{name} runs revision {revision}, {} ms after it was sent", after.as_millis()),
+        );
+    }
+
+    async fn refused(&self, snapshot: &Snapshot, why: String, unusable: bool) {
+        let (revision, name) = (snapshot.held.revision, &self.instance.name);
+        tracing::error!(instance = %name, revision, why, "refused");
+        self.instance.failed(why.clone(), unusable);
+        self.about(EventKind::Refused, snapshot, format!("{name} refuses revision {revision}: {why}"));
+        self.hear(What::Refuses { digest: Arc::clone(snapshot.digest()), reason: why }).await;
+    }
+
+    /// Where TLS is set otherwise than before: does it speak TLS still? Why not.
+    async fn shake(&self, memory: &mut Memory, snapshot: &Snapshot) -> Option<String> {
+        if memory.shaken == Some(snapshot.tls) {
+            return None;
+        }
+        let shaken = handshake::everywhere(&mut memory.api, &self.traefik, snapshot).await;
+        if shaken.is_none() {
+            memory.shaken = Some(snapshot.tls);
+        }
+        shaken
+    }
+
+    /// Reads everything that it runs, and tells what is wrong with it.
+    async fn read(&self, memory: &mut Memory, idle: bool) -> Result<(), running::Error> {
+        let began = Instant::now();
+        let at_once = if idle { memory.api.everything_at_once().await } else { memory.api.everything().await };
+        let running = match at_once {
+            // What only looks like Traefik may not have it.
+            Err(running::Error::Status(..) | running::Error::Nonsense(..)) if idle => memory.api.everything().await?,
+            running => running?,
+        };
+        memory.read_at = Instant::now() + EVERYTHING.max(began.elapsed() * SHARE);
+        self.told(&running).await;
+        Ok(())
+    }
+
+    async fn told(&self, running: &Running) {
+        let Some(digest) = &running.digest else { return };
+        let why = self.instance.sent(digest).and_then(|snapshot| found::pretence(&snapshot, running));
+        if self.instance.pretends(why.clone())
+            && let Some(why) = why
+        {
+            tracing::error!(instance = %self.instance.name, why, "not what it says");
+            self.tell(EventKind::Late, format!("{}: {why}", self.instance.name));
+        }
+        self.hear(What::Runs { digest: digest.as_str().into(), found: found::found(running) }).await;
+    }
+
+    async fn hear(&self, what: What) {
+        let heard = Heard { instance: Arc::clone(&self.instance.name), what };
+        // Nobody hears any more when everything stops.
+        drop(self.heard.send(heard).await);
+    }
+
+    fn about(&self, kind: EventKind, snapshot: &Snapshot, text: String) {
+        let mut told = Told::new(kind, text);
+        told.instance = Some(self.instance.name.to_string());
+        told.revision = Some(snapshot.held.revision);
+        told.digest = Some(snapshot.digest().to_string());
+        self.events.tell(told);
+    }
+
+    fn tell(&self, kind: EventKind, text: String) {
+        let mut told = Told::new(kind, text);
+        told.instance = Some(self.instance.name.to_string());
+        self.events.tell(told);
+    }
+
+    fn measure(&self) {
+        let status = self.instance.status();
+        let labels = [("instance", status.name.clone())];
+        let yes = |truth: bool| f64::from(u8::from(truth));
+        gauge!(name::INSTANCE_LAG, &labels).set(status.lag_seconds);
+        gauge!(name::INSTANCE_CURRENT, &labels).set(yes(status.state == InstanceState::Current));
+        gauge!(name::REFUSED, &labels).set(yes(status.state == InstanceState::Refused));
+        gauge!(name::LATE, &labels).set(yes(status.state == InstanceState::Late));
+        let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        gauge!(name::REFUSED_ROUTES, &labels).set(count(status.refused_routes.len()));
+        gauge!(name::HELD_BACK, &labels).set(count(status.held_back.len()));
+        gauge!(name::SERVERS_DOWN, &labels).set(count(status.servers.iter().filter(|server| !server.up).count()));
+    }
+}

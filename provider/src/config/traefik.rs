@@ -1,0 +1,77 @@
+//! One `[[traefik]]`, from its keys to what they mean together.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
+use super::{
+    Error, Secret, Traefik,
+    settings::{Found, Place, secret_file},
+};
+
+pub(super) const REMEDY: &str = "write `instance` (its name in ?instance=) and `api` (such as http://127.0.0.1:8080)";
+
+/// One `[[traefik]]`, whole.
+pub(super) fn read(entry: &BTreeMap<String, Found>) -> Result<Traefik, Error> {
+    let text = |key: &str| entry.get(key).map(Found::text).transpose();
+    let instance = text("instance")?.unwrap_or_default();
+    let api = entry.get("api").map(Found::url).transpose()?;
+    if let Some((_, found)) =
+        entry.iter().find(|(key, _)| api.is_none() && !["instance", "min_version"].contains(&key.as_str()))
+    {
+        return Err(Error::new(&found.place, "it is about an API, and no `api` is given", REMEDY));
+    }
+    let (token, password) = (secret_of(entry, "token")?, secret_of(entry, "password")?);
+    let authorization = match (text("user")?, password, token) {
+        (None, None, None) => None,
+        (None, None, Some(token)) => Some(format!("Bearer {token}")),
+        (Some(user), Some(password), None) => {
+            Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
+        }
+        (..) => {
+            let place =
+                ["user", "password", "password_file", "token", "token_file"].iter().find_map(|key| entry.get(*key));
+            let place = place.map_or_else(|| Place::Default("[[traefik]]".to_owned()), |found| found.place.clone());
+            return Err(Error::new(
+                &place,
+                "credentials that do not belong together",
+                "write `token`, or `user` and `password`",
+            ));
+        }
+    };
+    let min_version = entry.get("min_version").map(version).transpose()?;
+    let ca_file = text("ca_file")?.map(PathBuf::from);
+    Ok(Traefik {
+        instance,
+        api,
+        authorization: authorization.map(Secret::new),
+        ca_file,
+        host: text("host")?,
+        min_version,
+    })
+}
+
+/// A secret of one `[[traefik]]`, from the key itself or from the file that `KEY_file` names.
+fn secret_of(entry: &BTreeMap<String, Found>, key: &str) -> Result<Option<String>, Error> {
+    let file = entry.get(&format!("{key}_file"));
+    match (entry.get(key), file) {
+        (Some(_), Some(found)) => {
+            let what = format!("`{key}` and `{key}_file` are both set");
+            Err(Error::new(&found.place, what, format!("keep one, best `{key}_file`")))
+        }
+        (None, Some(found)) => secret_file(Path::new(&found.text()?), &found.place).map(Some),
+        (given, None) => given.map(Found::text).transpose(),
+    }
+}
+
+fn version(found: &Found) -> Result<String, Error> {
+    let text = found.text()?;
+    let parts: Vec<_> = text.split('.').map(str::parse::<u32>).collect();
+    if (2..=3).contains(&parts.len()) && parts.iter().all(Result::is_ok) {
+        return Ok(text);
+    }
+    Err(Error::new(&found.place, format!("`{text}` is not a version"), "write it as 3.6 or 3.6.2"))
+}

@@ -1,0 +1,350 @@
+//! What some instances are given in place of what all get: all of it, but for rows that they do not take.
+//!
+//! For each instance that tells what it runs this remembers what changed since the config that it took last. Where it
+//! refuses a row's router, or a whole config, the rows to blame are held back from it, and from nobody else: an earlier version
+//! that worked is served again where it is no more open than the newest, else the place answers 503. A row is given again
+//! when it changes, when what other providers told the instance does, and when an operator says so.
+
+mod earlier;
+mod suspects;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use charliehub_proto::instance::{HeldBack, Instead, Owner};
+use jiff::Timestamp;
+
+use self::suspects::{Next, Suspects};
+use super::Change;
+use crate::{
+    compile::{Compiler, Settings},
+    config::Regression,
+    heard::{Faulty, Found},
+    row::{Key, Row, Rows, Table},
+};
+
+/// Configs of which an instance did not say yet whether it runs them; of older ones only what changed is known.
+const STEPS: usize = 64;
+
+/// How far what an instance refuses may change what it is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    pub containment: bool,
+    pub regression: Regression,
+}
+
+/// Why a row is held back, and what is given in its place.
+#[derive(Clone, Debug)]
+struct Hold {
+    /// The row that is not taken. Another version of it is tried again.
+    row: Arc<Row>,
+    /// `None`: its place is closed.
+    instead: Option<Arc<Row>>,
+    reason: String,
+    revision: i64,
+    since: Timestamp,
+    /// What other providers told the instance then.
+    others: u64,
+}
+
+/// A config that was given, and what each row that changed with it was before.
+#[derive(Debug)]
+struct Step {
+    digest: Arc<str>,
+    before: BTreeMap<Key, Option<Arc<Row>>>,
+}
+
+/// What one instance is given.
+#[derive(Debug)]
+pub(super) struct Fit {
+    held: BTreeMap<Key, Hold>,
+    steps: VecDeque<Step>,
+    suspects: Suspects,
+    /// It took a config since we started.
+    took: bool,
+    /// Routers that were refused in the config that it took last.
+    refused: BTreeSet<(&'static str, String)>,
+    others: u64,
+    /// What it is given, where that is not what all get.
+    own: Option<Compiler>,
+}
+
+impl Fit {
+    pub(super) fn new() -> Self {
+        Self {
+            held: BTreeMap::new(),
+            steps: VecDeque::new(),
+            suspects: Suspects::default(),
+            took: false,
+            refused: BTreeSet::new(),
+            others: 0,
+            own: None,
+        }
+    }
+
+    /// Takes the rows that run from now on, of which some `changed` (with what they were). What it is given instead of them,
+    /// if anything: [`Fit::given`] it.
+    pub(super) fn give(&mut self, rows: &Rows, changed: &[Change], settings: &Arc<Settings>) -> Option<&Compiler> {
+        let mut before = BTreeMap::new();
+        for (key, was) in changed {
+            let given = self.held.get(key).map_or(was, |hold| &hold.instead);
+            before.entry(*key).or_insert_with(|| given.clone());
+        }
+        let changed: BTreeSet<Key> = before.keys().copied().collect();
+        self.held.retain(|key, hold| !changed.contains(key) || rows.get(key) == Some(&hold.row));
+        self.suspects.forget(&changed);
+        self.steps.push_back(Step { digest: "".into(), before });
+        if self.steps.len() > STEPS
+            && let Some(first) = self.steps.pop_front()
+            && let Some(second) = self.steps.front_mut()
+        {
+            // What it was before both is what it was before the first.
+            second.before.extend(first.before);
+        }
+        self.fit(rows, settings)
+    }
+
+    /// Compiles the rows as this instance takes them.
+    fn fit(&mut self, rows: &Rows, settings: &Arc<Settings>) -> Option<&Compiler> {
+        if self.held.is_empty() {
+            self.own = None;
+            return None;
+        }
+        let mut closed = BTreeMap::new();
+        let mut fitting = rows.clone();
+        for (key, hold) in &self.held {
+            let Some(row) = rows.get(key) else { continue };
+            match hold.instead.as_ref().and_then(|instead| earlier::earlier(instead, row)) {
+                Some(instead) => drop(fitting.insert(*key, instead)),
+                None => drop(closed.insert(*key, hold.reason.clone())),
+            }
+        }
+        let own = self.own.get_or_insert_with(|| Compiler::new(Arc::clone(settings)));
+        let differ = |(key, row): (&Key, &Arc<Row>)| {
+            let same = own.rows().get(key).is_some_and(|has| Arc::ptr_eq(has, row) || has == row);
+            (!same).then(|| (*key, Some(Arc::clone(row))))
+        };
+        let mut changes: Vec<Change> = fitting.iter().filter_map(differ).collect();
+        changes.extend(own.rows().keys().filter(|key| !fitting.contains_key(key)).map(|key| (*key, None)));
+        own.apply(changes);
+        own.close(closed);
+        self.own.as_ref()
+    }
+
+    /// It is given the config of this digest from now on.
+    pub(super) fn given(&mut self, digest: &Arc<str>) {
+        match self.steps.back_mut() {
+            // What was given before it is one more to be asked about.
+            Some(step) if step.digest.is_empty() => step.digest = Arc::clone(digest),
+            Some(step) if step.digest == *digest => {}
+            _ => self.steps.push_back(Step { digest: Arc::clone(digest), before: BTreeMap::new() }),
+        }
+    }
+
+    /// It runs the config of this digest, and this was found in it. True when it must be given something else.
+    pub(super) fn runs(&mut self, digest: &str, found: &Found, judge: &Judge<'_>) -> bool {
+        let Some(at) = self.steps.iter().rposition(|step| *step.digest == *digest) else { return false };
+        let newest = at + 1 == self.steps.len();
+        let mut before = BTreeMap::new();
+        for step in self.steps.drain(..=at) {
+            for (key, was) in step.before {
+                before.entry(key).or_insert(was);
+            }
+        }
+        // Later changes are told from here on.
+        self.steps.push_front(Step { digest: digest.into(), before: BTreeMap::new() });
+        let (took, was_refused) = (self.took, std::mem::take(&mut self.refused));
+        self.took = true;
+        self.refused = refused(found).map(|router| (router.protocol, router.name.clone())).collect();
+        let others = std::mem::replace(&mut self.others, found.others);
+        if !newest || !judge.policy.containment {
+            return false;
+        }
+        let mut changed = false;
+        for router in refused(found) {
+            let Some(key) = judge.owner(router) else { continue };
+            let regressed = took && !was_refused.contains(&(router.protocol, router.name.clone()));
+            changed |= self.blame(key, router, &before, regressed, judge);
+        }
+        if others != found.others {
+            let again = |hold: &Hold| hold.instead.is_none() && hold.others != found.others;
+            let before = self.held.len();
+            self.held.retain(|_, hold| !again(hold));
+            changed |= before != self.held.len();
+        }
+        if let Next::Try(keys) = self.suspects.runs() {
+            self.held.retain(|key, _| !keys.contains(key));
+            changed = true;
+        }
+        changed
+    }
+
+    /// A router is refused: holds back what is to blame. False when that was done already, and did not help.
+    fn blame(
+        &mut self,
+        key: Key,
+        router: &Faulty,
+        before: &BTreeMap<Key, Option<Arc<Row>>>,
+        regressed: bool,
+        judge: &Judge<'_>,
+    ) -> bool {
+        let reason = format!("Traefik refuses {}: {}", router.name, router.errors.join("; "));
+        if regressed {
+            let mut culprits: Vec<Key> = before.contains_key(&key).then_some(key).into_iter().collect();
+            if culprits.is_empty() {
+                let fragments = before.keys().filter(|key| key.table == Table::Fragments);
+                culprits = fragments.filter(|key| judge.concerns(key, router)).copied().collect();
+            }
+            let back: Vec<(Key, Arc<Row>)> = culprits
+                .iter()
+                .filter(|key| judge.may_go_back(key) && !self.held.contains_key(key))
+                .filter_map(|key| Some((*key, before.get(key)?.clone()?)))
+                .filter(|(key, was)| judge.rows.get(key).is_some_and(|row| earlier::earlier(was, row).is_some()))
+                .collect();
+            if !back.is_empty() {
+                for (key, was) in back {
+                    self.hold(key, Some(was), reason.clone(), judge);
+                }
+                return true;
+            }
+        }
+        match self.held.get(&key) {
+            Some(hold) if hold.instead.is_none() => false,
+            // The earlier version does not work any more either.
+            _ => self.hold(key, None, reason, judge),
+        }
+    }
+
+    /// It did not take the config of this digest. True when it must be given something else.
+    pub(super) fn refuses(&mut self, digest: &str, reason: &str, judge: &Judge<'_>) -> bool {
+        let newest = self.steps.back().is_some_and(|step| *step.digest == *digest);
+        if !newest || !judge.policy.containment {
+            return false;
+        }
+        if let Next::HoldBack(keys) = self.suspects.refuses() {
+            return self.hold_all(&keys, &BTreeMap::new(), reason, judge);
+        }
+        let mut before = BTreeMap::new();
+        for step in &self.steps {
+            for (key, was) in &step.before {
+                before.entry(*key).or_insert_with(|| was.clone());
+            }
+        }
+        let free = |key: &&Key| !self.held.contains_key(key) && judge.rows.contains_key(key);
+        let fragments: Vec<Key> =
+            before.keys().filter(|key| key.table == Table::Fragments).filter(free).copied().collect();
+        // Rows compile to what every Traefik takes, so they come second; and never all that there are.
+        let keys = match fragments {
+            keys if keys.is_empty() && self.took => before.keys().filter(free).copied().collect(),
+            keys => keys,
+        };
+        let held = self.held.keys().filter(|key| before.contains_key(key));
+        self.suspects = Suspects::of(&held.chain(&keys).copied().collect::<Vec<_>>());
+        self.hold_all(&keys, &before, reason, judge)
+    }
+
+    fn hold_all(
+        &mut self,
+        keys: &[Key],
+        before: &BTreeMap<Key, Option<Arc<Row>>>,
+        reason: &str,
+        judge: &Judge<'_>,
+    ) -> bool {
+        let mut changed = false;
+        for key in keys {
+            changed |= self.hold(*key, before.get(key).cloned().flatten(), reason.to_owned(), judge);
+        }
+        changed
+    }
+
+    fn hold(&mut self, key: Key, instead: Option<Arc<Row>>, reason: String, judge: &Judge<'_>) -> bool {
+        let Some(row) = judge.rows.get(&key) else { return false };
+        let (row, revision) = (Arc::clone(row), judge.revision);
+        let hold = Hold { row, instead, reason, revision, since: judge.now, others: self.others };
+        self.held.insert(key, hold);
+        true
+    }
+
+    /// Gives it everything again. True when it was given less.
+    pub(super) fn again(&mut self) -> bool {
+        self.suspects = Suspects::default();
+        let held = !self.held.is_empty();
+        self.held.clear();
+        held
+    }
+
+    /// Compiles again what it is given, after what was heard.
+    pub(super) fn refit(&mut self, rows: &Rows, settings: &Arc<Settings>) -> Option<&Compiler> {
+        self.fit(rows, settings)
+    }
+
+    pub(super) fn held_back(&self, rows: &Rows) -> Vec<HeldBack> {
+        let told = self.held.iter().map(|(key, hold)| HeldBack {
+            owner: owner(*key, &hold.row),
+            instead: match (&hold.instead, rows.get(key).map(|row| &**row)) {
+                (Some(instead), Some(row)) if earlier::earlier(instead, row).is_some() => Instead::Earlier,
+                (_, Some(Row::Fragment(fragment))) if !fragment.kind.ends_with(".router") => Instead::Nothing,
+                _ => Instead::Closed,
+            },
+            reason: hold.reason.clone(),
+            revision: hold.revision,
+            since: hold.since,
+        });
+        told.collect()
+    }
+}
+
+/// What is to be known to say who is to blame.
+pub(super) struct Judge<'j> {
+    pub(super) policy: Policy,
+    /// Those that run, as all get them.
+    pub(super) rows: &'j Rows,
+    pub(super) compiler: &'j Compiler,
+    pub(super) revision: i64,
+    pub(super) now: Timestamp,
+}
+
+impl Judge<'_> {
+    fn owner(&self, faulty: &Faulty) -> Option<Key> {
+        let name = faulty.name.strip_suffix("@http")?;
+        self.compiler.who_has(faulty.protocol, faulty.kind, name)
+    }
+
+    fn may_go_back(&self, key: &Key) -> bool {
+        match self.policy.regression {
+            Regression::Nothing => false,
+            Regression::Fragments => key.table == Table::Fragments,
+            Regression::All => true,
+        }
+    }
+
+    /// True when what Traefik says of a router may be about this fragment.
+    fn concerns(&self, key: &Key, router: &Faulty) -> bool {
+        let Some(Row::Fragment(fragment)) = self.rows.get(key).map(|row| &**row) else { return false };
+        let named = router.errors.iter().any(|error| error.contains(&*fragment.name));
+        named || fragment.kind.split('.').next() == Some(router.protocol)
+    }
+}
+
+/// The routers that the instance does not run.
+fn refused(found: &Found) -> impl Iterator<Item = &Faulty> {
+    found.faulty.iter().filter(|one| one.kind == "routers" && one.status == "disabled" && one.name.ends_with("@http"))
+}
+
+/// What people call the row of a key.
+pub fn owner(key: Key, row: &Row) -> Owner {
+    let (kind, name) = match row {
+        Row::Fragment(fragment) => (fragment.kind.clone(), fragment.name.clone()),
+        Row::Domain(_) => ("domain".to_owned(), row.name()),
+        Row::Bad(bad) => match key.table {
+            Table::Domains => ("domain".to_owned(), row.name()),
+            Table::Fragments => {
+                let kind = bad.raw.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default();
+                (kind.to_owned(), row.name())
+            }
+        },
+    };
+    Owner { id: key.id, kind, name }
+}
