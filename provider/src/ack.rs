@@ -84,6 +84,7 @@ impl Watch {
         if !memory.knows_version {
             let version = memory.api.version().await?;
             memory.knows_version = true;
+            self.hear(What::Version(version.clone())).await;
             if self.instance.version(version.clone()) {
                 tracing::info!(instance = %self.instance.name, version, "this is Traefik");
                 self.tell(EventKind::Instance, format!("{} is Traefik {version}", self.instance.name));

@@ -20,6 +20,7 @@ use std::{
 use ::metrics::counter;
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
+use charliehub_proto::traefik::since::Version;
 use rustix::fs::{FlockOperation, flock};
 use tokio::{
     net::TcpListener,
@@ -45,7 +46,7 @@ use crate::{
     certificate,
     changes::Changes,
     compile::{ForwardAuth, Settings},
-    config::{Config, Tls, TrustedProxies},
+    config::{Config, Tls, Traefik, TrustedProxies},
     events::Events,
     guard::Limits,
     instances::Instances,
@@ -67,6 +68,8 @@ use crate::{
 const POOL: usize = 8;
 /// What instances tell waits here for the loop that follows the database.
 const HEARD: usize = 64;
+/// A Traefik that has not told its version yet is taken for this one.
+const OLDEST: Version = Version::new(3, 0, 0);
 /// The default certificate is looked at this often.
 const CERTIFICATE: Duration = Duration::from_hours(24);
 /// Between two starts of our own PostgreSQL, when it does not stay.
@@ -100,8 +103,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let settings = Arc::new(settings(&config, address));
     let mut publisher = Publisher::new(Arc::clone(&settings), limits(&config), Arc::clone(&current));
-    let acking = config.traefik.iter().filter(|traefik| traefik.api.is_some());
-    publisher.fit(acking.map(|traefik| traefik.instance.as_str().into()), policy(&config));
+    publisher.fit(config.traefik.iter().filter_map(floor), policy(&config));
     let (good, errors) = disk::read(&data_dir);
     for error in errors {
         tracing::error!(%error, "a last known good config cannot be used");
@@ -357,6 +359,12 @@ pub fn settings(config: &Config, address: SocketAddr) -> Settings {
         }),
         internal_networks: access.internal_networks.clone(),
     }
+}
+
+/// What a Traefik is taken for until it tells its version. None for one that will not, and of which nothing is said.
+fn floor(traefik: &Traefik) -> Option<(Arc<str>, Version)> {
+    let known = traefik.min_version.or_else(|| traefik.api.as_ref().map(|_| OLDEST))?;
+    Some((traefik.instance.as_str().into(), known))
 }
 
 fn policy(config: &Config) -> Policy {

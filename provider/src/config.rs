@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use charliehub_proto::traefik::since::Version;
 use http::HeaderName;
 use ipnet::IpNet;
 
@@ -209,7 +210,7 @@ pub struct Traefik {
     /// Where its entry points are reached; none: at the host of its API.
     pub host: Option<String>,
     /// What it is taken for until its API tells its version.
-    pub min_version: Option<String>,
+    pub min_version: Option<Version>,
 }
 
 /// Section `[log]`.

@@ -47,6 +47,8 @@ pub enum What {
     Runs { digest: Arc<str>, found: Found },
     /// It did not take the config of this digest, as far as can be told why.
     Refuses { digest: Arc<str>, reason: String },
+    /// Its version, as its API says.
+    Version(String),
     /// An operator wants it to be given everything again.
     Again,
 }

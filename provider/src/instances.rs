@@ -97,6 +97,8 @@ pub struct Instance {
     seen: Mutex<Seen>,
     /// Wakes who watches it.
     moved: Notify,
+    /// It is known what it takes, or that this cannot be known.
+    known: watch::Sender<bool>,
     outcomes: [Counter; 5],
 }
 
@@ -118,7 +120,8 @@ impl Instance {
     fn new(name: &str, api: Option<String>) -> Self {
         let labels = ["immediate", "changed", "unchanged", "hung_up", "unavailable"];
         let outcomes = labels.map(|outcome| counter!(name::POLLS, "instance" => name.to_owned(), "outcome" => outcome));
-        Self { name: name.into(), api, seen: Mutex::default(), moved: Notify::new(), outcomes }
+        let known = watch::Sender::new(api.is_none());
+        Self { name: name.into(), api, seen: Mutex::default(), moved: Notify::new(), known, outcomes }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Seen) -> T) -> T {
@@ -205,6 +208,18 @@ impl Instance {
         );
     }
 
+    /// It is given what it takes from now on, or what is right for the oldest.
+    pub fn is_known(&self) {
+        self.known.send_if_modified(|known| !std::mem::replace(known, true));
+    }
+
+    /// Waits until it is known what it takes.
+    pub async fn known(&self) {
+        if !*self.known.borrow() {
+            drop(self.known.subscribe().wait_for(|known| *known).await);
+        }
+    }
+
     /// Waits until it polls or is answered.
     pub async fn moved(&self) {
         self.moved.notified().await;
@@ -231,6 +246,7 @@ impl Instance {
 
     /// Its API did not tell, and why.
     pub fn troubled(&self, trouble: String) -> bool {
+        self.is_known();
         self.with(|seen| {
             let new = seen.told.trouble.as_ref() != Some(&trouble);
             seen.told.trouble = Some(trouble);

@@ -18,6 +18,7 @@ use charliehub_proto::{
     change::Impact,
     domain::{Domain, Status},
     instance::{HeldBack, Owner},
+    traefik::since::Version,
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -141,15 +142,17 @@ impl Publisher {
         }
     }
 
-    /// Gives each of these instances what it takes, as it tells what it runs.
-    pub fn fit(&mut self, instances: impl IntoIterator<Item = Arc<str>>, policy: Policy) {
+    /// Gives each of these instances what it takes, as it tells what it runs; until it tells its version it is taken for
+    /// this one.
+    pub fn fit(&mut self, instances: impl IntoIterator<Item = (Arc<str>, Version)>, policy: Policy) {
         self.policy = policy;
-        self.fits = instances.into_iter().map(|instance| (instance, Fit::new())).collect();
+        self.fits = instances.into_iter().map(|(instance, floor)| (instance, Fit::new(floor))).collect();
     }
 
     /// Serves the last known good config, until the first reading.
     pub fn resume(&mut self, good: Good) {
         self.guard.agreed(good.size);
+        self.fits.values_mut().for_each(|fit| fit.resume(true));
         self.run(Snapshot::new(good.held, None, good.encoded, good.size, None, messages(&good.rows)), &good.rows, None);
         self.start = Some((good.held, good.rows));
     }
@@ -176,6 +179,7 @@ impl Publisher {
 
     /// Compiles what was read and decides what runs.
     pub fn take(&mut self, reading: Reading, now: Instant) -> Outcome {
+        self.fits.values_mut().for_each(|fit| fit.resume(false));
         let Reading { held, everything, rows, at, forked: _ } = reading;
         self.written_at = at;
         let undo = self.apply(everything, rows);
@@ -292,7 +296,8 @@ impl Publisher {
             let changed = undo.map_or_else(|| differences(&self.ran, rows), <[Change]>::to_vec);
             self.ran.clone_from(rows);
             for (instance, fit) in &mut self.fits {
-                let given = fit.give(rows, &changed, self.newest.settings());
+                let revision = next.withheld.unwrap_or(next.held.revision);
+                let given = fit.give(rows, &changed, revision, self.newest.settings());
                 own.extend(fitting(instance, given, &next, &self.current));
                 fit.given(own.get(instance).map_or(next.digest(), |own| own.digest()));
             }
@@ -315,9 +320,10 @@ impl Publisher {
             What::Runs { digest, found } => fit.runs(digest, found, &judge),
             What::Refuses { digest, reason } => fit.refuses(digest, reason, &judge),
             What::Again => fit.again(),
+            What::Version(version) => fit.is_version(version),
         };
         if changed {
-            let given = fit.refit(&self.ran, self.newest.settings());
+            let given = fit.refit(&self.ran, judge.revision, self.newest.settings());
             let given = fitting(&heard.instance, given, &shared, &self.current);
             fit.given(given.as_ref().map_or(shared.digest(), |(_, own)| own.digest()));
             self.current.swap_for(&heard.instance, given.map(|(_, own)| own));

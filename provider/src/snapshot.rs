@@ -126,6 +126,11 @@ impl Current {
         self.now.load().as_ref().map(|now| own(now).unwrap_or_else(|| Arc::clone(&now.all)))
     }
 
+    /// True when this instance gets something else than the others.
+    pub fn has_own(&self, instance: &str) -> bool {
+        self.now.load().as_ref().is_some_and(|now| !now.own.is_empty() && now.own.contains_key(instance))
+    }
+
     /// Replaces what is served, and wakes those who wait when a Traefik would see a difference.
     pub fn swap(&self, all: Snapshot, own: Own) -> Arc<Snapshot> {
         let all = Arc::new(all);

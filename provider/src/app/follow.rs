@@ -100,6 +100,9 @@ impl Follow {
             }
         }
         self.publisher.hear(heard, Timestamp::now());
+        if matches!(heard.what, What::Version(_)) {
+            instance.is_known();
+        }
         self.tell_held_back();
         self.instances.hear();
     }

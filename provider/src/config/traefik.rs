@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use charliehub_proto::traefik::since::Version;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::{
@@ -67,11 +68,9 @@ fn secret_of(entry: &BTreeMap<String, Found>, key: &str) -> Result<Option<String
     }
 }
 
-fn version(found: &Found) -> Result<String, Error> {
+fn version(found: &Found) -> Result<Version, Error> {
     let text = found.text()?;
-    let parts: Vec<_> = text.split('.').map(str::parse::<u32>).collect();
-    if (2..=3).contains(&parts.len()) && parts.iter().all(Result::is_ok) {
-        return Ok(text);
-    }
-    Err(Error::new(&found.place, format!("`{text}` is not a version"), "write it as 3.6 or 3.6.2"))
+    text.parse().map_err(|_| {
+        Error::new(&found.place, format!("`{text}` is not a version"), "write it as 3.6 or 3.6.2")
+    })
 }

@@ -13,8 +13,15 @@ use std::{
     sync::Arc,
 };
 
-use charliehub_proto::instance::{HeldBack, Instead, Owner};
+use charliehub_proto::{
+    instance::{HeldBack, Instead, Owner},
+    traefik::{
+        Kind,
+        since::{self, Version},
+    },
+};
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use self::suspects::{Next, Suspects};
 use super::Change;
@@ -27,6 +34,8 @@ use crate::{
 
 /// Configs of which an instance did not say yet whether it runs them; of older ones only what changed is known.
 const STEPS: usize = 64;
+/// What one that does not tell a release is taken for: somebody built it, from a source as new as ours.
+const NEWEST: Version = Version::new(u32::MAX, 0, 0);
 
 /// How far what an instance refuses may change what it is given.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +68,14 @@ struct Step {
 /// What one instance is given.
 #[derive(Debug)]
 pub(super) struct Fit {
+    /// What it is taken for until it tells.
+    floor: Version,
+    version: Option<Version>,
+    /// What it is given ran before we were started.
+    resumed: bool,
     held: BTreeMap<Key, Hold>,
+    /// Fragments that say what its version does not know.
+    too_new: BTreeMap<Key, Hold>,
     steps: VecDeque<Step>,
     suspects: Suspects,
     /// It took a config since we started.
@@ -72,9 +88,13 @@ pub(super) struct Fit {
 }
 
 impl Fit {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(floor: Version) -> Self {
         Self {
+            floor,
+            version: None,
+            resumed: false,
             held: BTreeMap::new(),
+            too_new: BTreeMap::new(),
             steps: VecDeque::new(),
             suspects: Suspects::default(),
             took: false,
@@ -86,7 +106,13 @@ impl Fit {
 
     /// Takes the rows that run from now on, of which some `changed` (with what they were). What it is given instead of them,
     /// if anything: [`Fit::given`] it.
-    pub(super) fn give(&mut self, rows: &Rows, changed: &[Change], settings: &Arc<Settings>) -> Option<&Compiler> {
+    pub(super) fn give(
+        &mut self,
+        rows: &Rows,
+        changed: &[Change],
+        revision: i64,
+        settings: &Arc<Settings>,
+    ) -> Option<&Compiler> {
         let mut before = BTreeMap::new();
         for (key, was) in changed {
             let given = self.held.get(key).map_or(was, |hold| &hold.instead);
@@ -103,16 +129,43 @@ impl Fit {
             // What it was before both is what it was before the first.
             second.before.extend(first.before);
         }
-        self.fit(rows, settings)
+        self.fit(rows, revision, settings)
+    }
+
+    /// Finds the fragments of `rows` that are too new for its version.
+    fn find_too_new(&mut self, rows: &Rows, revision: i64) {
+        if self.resumed && self.version.is_none() {
+            return;
+        }
+        let version = self.version.unwrap_or(self.floor);
+        let told = std::mem::take(&mut self.too_new);
+        for (key, row) in rows.range(Key::fragment(Uuid::nil())..) {
+            let Row::Fragment(fragment) = &**row else { continue };
+            if let Some(hold) = told.get(key).filter(|hold| Arc::ptr_eq(&hold.row, row) && self.version.is_some()) {
+                self.too_new.insert(*key, hold.clone());
+                continue;
+            }
+            let Ok(kind) = fragment.kind.parse::<Kind>() else { continue };
+            let Some(need) = since::needs(kind, &fragment.body).filter(|need| need.since > version) else { continue };
+            let known = if self.version.is_some() { "it is" } else { "its version is not known yet; it is taken for" };
+            let reason = format!(
+                "body.{}: is known to Traefik from {} on, and {known} {version}; upgrade it, or leave the field out",
+                need.field, need.since
+            );
+            let (row, since) = (Arc::clone(row), Timestamp::now());
+            self.too_new.insert(*key, Hold { row, instead: None, reason, revision, since, others: 0 });
+        }
     }
 
     /// Compiles the rows as this instance takes them.
-    fn fit(&mut self, rows: &Rows, settings: &Arc<Settings>) -> Option<&Compiler> {
-        if self.held.is_empty() {
+    fn fit(&mut self, rows: &Rows, revision: i64, settings: &Arc<Settings>) -> Option<&Compiler> {
+        self.find_too_new(rows, revision);
+        if self.held.is_empty() && self.too_new.is_empty() {
             self.own = None;
             return None;
         }
-        let mut closed = BTreeMap::new();
+        let mut closed: BTreeMap<Key, String> =
+            self.too_new.iter().map(|(key, hold)| (*key, hold.reason.clone())).collect();
         let mut fitting = rows.clone();
         for (key, hold) in &self.held {
             let Some(row) = rows.get(key) else { continue };
@@ -131,6 +184,11 @@ impl Fit {
         own.apply(changes);
         own.close(closed);
         self.own.as_ref()
+    }
+
+    /// What it is given from now on ran before we were started, so it takes it.
+    pub(super) fn resume(&mut self, resumed: bool) {
+        self.resumed = resumed;
     }
 
     /// It is given the config of this digest from now on.
@@ -276,12 +334,20 @@ impl Fit {
     }
 
     /// Compiles again what it is given, after what was heard.
-    pub(super) fn refit(&mut self, rows: &Rows, settings: &Arc<Settings>) -> Option<&Compiler> {
-        self.fit(rows, settings)
+    pub(super) fn refit(&mut self, rows: &Rows, revision: i64, settings: &Arc<Settings>) -> Option<&Compiler> {
+        self.fit(rows, revision, settings)
+    }
+
+    /// It told its version. True when it may have to be given something else.
+    pub(super) fn is_version(&mut self, text: &str) -> bool {
+        let version = text.parse().ok();
+        let other = self.version.replace(version.unwrap_or(NEWEST)) != Some(version.unwrap_or(NEWEST));
+        // Another one may take what this one did not.
+        other && (self.again() || other)
     }
 
     pub(super) fn held_back(&self, rows: &Rows) -> Vec<HeldBack> {
-        let told = self.held.iter().map(|(key, hold)| HeldBack {
+        let told = self.held.iter().chain(&self.too_new).map(|(key, hold)| HeldBack {
             owner: owner(*key, &hold.row),
             instead: match (&hold.instead, rows.get(key).map(|row| &**row)) {
                 (Some(instead), Some(row)) if earlier::earlier(instead, row).is_some() => Instead::Earlier,

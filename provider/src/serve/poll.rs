@@ -21,6 +21,8 @@ use crate::{
     snapshot::Snapshot,
 };
 
+/// So long the first answer to an instance may wait for its version.
+const VERSION: Duration = Duration::from_secs(2);
 const UNNAMED: &str = "unnamed";
 
 /// What a connection remembers between its requests.
@@ -140,6 +142,10 @@ impl Server {
         known: Option<&str>,
         wait: Duration,
     ) -> Result<(Arc<Snapshot>, Outcome, Duration), Problem> {
+        if self.current.has_own(&instance.name) {
+            // What it takes depends on its version, which its API is being asked for.
+            drop(timeout(VERSION.min(wait), instance.known()).await);
+        }
         let now = self.current.load_for(&instance.name);
         match &now {
             Some(snapshot) if wait.is_zero() || known != Some(snapshot.digest()) => {
