@@ -47,8 +47,8 @@ fn names(list: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn a_row_whose_router_traefik_refuses_is_closed_in_its_place_until_it_works_again() {
     let Edge { world, traefik, hello, file } = Edge::new(|provider| provider).await;
-    let gated = Row::http("first.test", hello.address()).with("path_prefix", "'/admin'");
-    world.insert(&gated.with("middlewares", "'[\"gate@file\"]'")).await;
+    let gated = Row::http("first.test", hello.address()).with("path_prefix", "/admin");
+    world.insert(&gated.with("middlewares", "{gate@file}")).await;
     let (answer, _) = traefik.until("http://first.test/admin", |answer| !answer.header("x-gate").is_empty()).await;
     assert_eq!(answer.status, 200);
     world.until_instance("it runs", |hub2| hub2["state"] == "current").await;
@@ -70,7 +70,7 @@ async fn a_row_whose_router_traefik_refuses_is_closed_in_its_place_until_it_work
 #[tokio::test]
 async fn without_containment_it_is_only_said() {
     let Edge { world, traefik, hello, file: _ } = Edge::new(|provider| provider.set("guard", "containment", "\"off\"")).await;
-    let row = Row::http("other.test", hello.address()).with("middlewares", "'[\"nobody@file\"]'");
+    let row = Row::http("other.test", hello.address()).with("middlewares", "{nobody@file}");
     world.insert(&row).await;
     let hub2 = world.until_instance("it is said", |hub2| names(&hub2["refused_routes"]) == ["other.test"]).await;
     let refused = &hub2["refused_routes"][0];
@@ -164,7 +164,7 @@ async fn a_body_that_cannot_be_decoded_is_replaced_by_one_that_can() {
     let hub2 = found.await;
     println!("after {:?}: {}", began.elapsed(), hub2["held_back"]);
     // The others are there, and routes go on changing.
-    let row = Row::http("later.test", hello.address()).with("middlewares", "'[\"fine\"]'");
+    let row = Row::http("later.test", hello.address()).with("middlewares", "{fine}");
     world.insert(&row).await;
     let (answer, _) = traefik.until("http://later.test/", |answer| answer.status == 200).await;
     assert_eq!(answer.header("x-fine"), "1");
@@ -194,7 +194,7 @@ async fn what_an_older_traefik_does_not_know_is_never_sent_to_it() {
         .psql(&format!("INSERT INTO fragments (kind, name, body) VALUES ('http.middleware', 'encoded', '{encoded}')"))
         .await;
     world.insert(&Row::http("plain.test", hello.address())).await;
-    world.insert(&Row::http("encoded.test", hello.address()).with("middlewares", "'[\"encoded\"]'")).await;
+    world.insert(&Row::http("encoded.test", hello.address()).with("middlewares", "{encoded}")).await;
     for traefik in [&old, &new] {
         traefik.until_answers("http://plain.test/", "hello").await;
     }
