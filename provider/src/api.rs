@@ -8,6 +8,7 @@
 mod audit;
 mod deploy_all;
 mod domains;
+mod events;
 mod fields;
 mod fragments;
 mod instances;
@@ -121,6 +122,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(routes::list))
         .routes(routes!(surface::list))
         .routes(routes!(instances::list))
+        .routes(routes!(events::follow))
         .routes(routes!(rehearse::run))
         .routes(routes!(revisions::read::list))
         .routes(routes!(revisions::read::get))

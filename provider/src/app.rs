@@ -89,7 +89,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         auth.trust(proxies(trusted));
     }
     let instances = Arc::new(Instances::configured(&config.traefik));
-    let events = Arc::new(Events::default());
+    let events = Arc::new(Events::until(stop.clone()));
     let overview = Arc::new(ArcSwap::default());
     let refusals = Arc::new(Refusals::default());
     let tls = config.serve.tls.as_ref().map(acceptor).transpose()?;

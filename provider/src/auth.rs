@@ -317,6 +317,13 @@ impl Auth {
         self.bearer(&request.headers, address).await
     }
 
+    /// Whether who was let in with these headers would be now, for an answer that goes on. Without a token it was the word of
+    /// a trusted proxy, which nobody takes back.
+    pub fn still(&self, headers: &HeaderMap, need: Need) -> bool {
+        let Some(token) = bearer(headers) else { return true };
+        self.find(Hash::of(token)).is_some_and(|caller| permit(&caller, need).is_ok())
+    }
+
     /// Trusts proxies from now on. The first call counts.
     pub fn trust(&self, proxies: Proxies) {
         drop(self.proxies.set(proxies));

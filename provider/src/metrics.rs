@@ -45,6 +45,8 @@ metrics! {
     describe_counter POLLS = "polls_total", Count, "Polls by instance and outcome";
     describe_counter HTTP_REQUESTS = "http_requests_total", Count, "HTTP requests by route and status";
     describe_histogram HTTP_SECONDS = "http_request_duration_seconds", Seconds, "Time to answer, by route; polls are in polls_total";
+    describe_counter EVENTS = "events_total", Count, "Events by kind";
+    describe_gauge EVENT_STREAMS = "event_streams", Count, "Open streams of events";
     describe_gauge CONNECTIONS = "http_connections", Count, "Open HTTP connections";
 }
 
@@ -69,7 +71,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     ] {
         metrics::counter!(counter).absolute(0);
     }
-    for gauge in [DATABASE_CONNECTED, WITHHELD, QUARANTINED, NOTIFY_QUEUE_USAGE] {
+    for gauge in [DATABASE_CONNECTED, WITHHELD, QUARANTINED, NOTIFY_QUEUE_USAGE, EVENT_STREAMS] {
         metrics::gauge!(gauge).set(0.0);
     }
     Ok(handle)

@@ -5,6 +5,7 @@
 
 pub mod health;
 mod poll;
+mod stall;
 
 use std::{
     convert::Infallible,
@@ -18,8 +19,13 @@ use std::{
 };
 
 use axum::{Router, body::Body, response::IntoResponse as _};
+use futures_util::StreamExt as _;
 use http::{Method, Request, Response, Uri, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use metrics::{Counter, SharedString, counter, gauge, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -32,7 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-use self::poll::Memory;
+use self::{poll::Memory, stall::Impatient};
 use crate::{
     api::{Known, Peer, Problem, Route, Said},
     audit::refusals::{Refusal, Refusals},
@@ -78,7 +84,7 @@ struct Connection {
     peer: SocketAddr,
     /// Requests on a connection come one after the other, so this is never waited for.
     memory: Mutex<Memory>,
-    /// Requests that came, and that were answered.
+    /// Requests that came, and that were answered to the end.
     came: AtomicU64,
     answered: AtomicU64,
 }
@@ -95,6 +101,29 @@ impl Connection {
             }
             before = answered;
         }
+    }
+}
+
+/// A request on a connection, until its answer has been sent.
+struct Answering(Arc<Connection>);
+
+impl Answering {
+    /// A body whose end cannot be foreseen holds the connection open until then.
+    fn until_sent(self, response: Response<Body>) -> Response<Body> {
+        if response.body().size_hint().exact().is_some() {
+            return response;
+        }
+        response.map(|body| {
+            Body::from_stream(body.into_data_stream().inspect(move |_| {
+                let _held = &self;
+            }))
+        })
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answered.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -122,6 +151,7 @@ impl Server {
             let tls = tls.clone();
             connections.spawn(async move {
                 gauge!(name::CONNECTIONS).increment(1.0);
+                let stream = Impatient::new(stream);
                 match tls {
                     None => server.connection(stream, peer).await,
                     Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
@@ -152,8 +182,7 @@ impl Server {
             async move {
                 connection.came.fetch_add(1, Ordering::Relaxed);
                 let response = server.answer(&connection, request).await;
-                connection.answered.fetch_add(1, Ordering::Relaxed);
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(Answering(connection).until_sent(response))
             }
         });
         let serving = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(stream), service);

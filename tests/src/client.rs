@@ -10,7 +10,8 @@ use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    HeaderMap, Method, Request,
+    HeaderMap, Method, Request, Response,
+    body::Incoming,
     client::conn::http1::{SendRequest, handshake},
 };
 use hyper_util::rt::TokioIo;
@@ -26,7 +27,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::Home;
+use crate::{Home, Stream};
 
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -139,6 +140,25 @@ impl Connection {
         body: &str,
     ) -> anyhow::Result<Answer> {
         let began = Instant::now();
+        let (parts, body) = self.ask(method, path, headers, body).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body, took: began.elapsed() })
+    }
+
+    /// An answer that goes on: its status and media type, and the events in it.
+    pub async fn stream(&mut self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<(u16, String, Stream)> {
+        let (parts, body) = self.ask(Method::GET, path, headers, "").await?.into_parts();
+        let media = parts.headers.get("content-type").and_then(|media| media.to_str().ok()).unwrap_or_default();
+        Ok((parts.status.as_u16(), media.to_owned(), Stream::new(body)))
+    }
+
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> anyhow::Result<Response<Incoming>> {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             request = request.header("host", &self.host);
@@ -148,9 +168,7 @@ impl Connection {
         }
         let request = request.body(Full::new(Bytes::from(body.to_owned())))?;
         self.sender.ready().await?;
-        let (parts, body) = self.sender.send_request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body, took: began.elapsed() })
+        Ok(self.sender.send_request(request).await?)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use hyper::Method;
 
 use crate::{
-    Answer, Connection, Home, Process, Signal, Watch,
+    Answer, Connection, Home, Process, Signal, Stream, Watch,
     process::{guarded, sweep},
     secs, until,
 };
@@ -241,6 +241,17 @@ impl Provider {
             headers.push(("content-type", "application/json"));
         }
         Connection::open(&self.home, self.address).await?.send(method, path, &headers, body).await
+    }
+
+    /// `GET /api/events` with this behind it, as admin: the stream.
+    pub async fn follow(&self, query: &str, headers: &[(&str, &str)]) -> Stream {
+        let authorization = format!("Bearer {}", self.admin_token());
+        let mut all = vec![("authorization", authorization.as_str())];
+        all.extend(headers);
+        let answer = self.connection().await.stream(&format!("/api/events{query}"), &all).await;
+        let (status, media, stream) = answer.expect("a stream");
+        assert_eq!((status, media.as_str()), (200, "text/event-stream"));
+        stream
     }
 
     /// One poll on a new connection, so answered at once.
