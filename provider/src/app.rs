@@ -62,6 +62,7 @@ use crate::{
     snapshot::{Current, disk, history::prune::Retention},
     status::Status,
     store::{listen::Follower, reread},
+    webhooks,
 };
 
 /// Enough for the API, the history and the tokens at once.
@@ -244,6 +245,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             handle.run_upkeep();
         }
     }));
+
+    for webhook in config.webhooks {
+        tasks.spawn(until(stop.clone(), webhooks::follow(webhook, Arc::clone(&events))));
+    }
 
     let ended = wait_for_end(failure).await;
     stop.cancel();

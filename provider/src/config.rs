@@ -11,6 +11,7 @@ mod settings;
 mod tests;
 mod traefik;
 mod value;
+mod webhook;
 
 use std::{
     collections::BTreeSet,
@@ -26,6 +27,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 pub use self::value::duration;
+pub use self::webhook::{Key, Webhook};
 use self::{settings::Settings, value::host_of};
 
 /// The user's settings, checked.
@@ -40,6 +42,8 @@ pub struct Config {
     pub rehearse: Rehearse,
     /// The Traefiks whose APIs `check` asks.
     pub traefik: Vec<Traefik>,
+    /// Who is told what happens.
+    pub webhooks: Vec<Webhook>,
     pub log: Log,
 }
 
@@ -337,6 +341,7 @@ impl Config {
             },
             rehearse: rehearse(&settings)?,
             traefik: settings.traefik()?,
+            webhooks: settings.webhooks()?,
             log: log(&settings, &serve.data_dir)?,
             serve,
         })

@@ -27,6 +27,7 @@ pub mod revisions;
 pub mod record;
 pub mod status;
 pub mod events;
+pub mod webhooks;
 pub mod hold;
 pub mod auth;
 pub mod audit;

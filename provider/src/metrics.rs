@@ -47,6 +47,7 @@ metrics! {
     describe_histogram HTTP_SECONDS = "http_request_duration_seconds", Seconds, "Time to answer, by route; polls are in polls_total";
     describe_counter EVENTS = "events_total", Count, "Events by kind";
     describe_gauge EVENT_STREAMS = "event_streams", Count, "Open streams of events";
+    describe_counter WEBHOOK_DELIVERIES = "webhook_deliveries_total", Count, "Events by webhook and what became of them; `failed` are attempts";
     describe_gauge CONNECTIONS = "http_connections", Count, "Open HTTP connections";
 }
 

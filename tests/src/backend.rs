@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -23,6 +23,7 @@ use crate::{Home, Process, process::guarded, secs, until};
 pub struct Seen {
     pub path: String,
     pub headers: BTreeMap<String, String>,
+    pub body: String,
 }
 
 pub struct Backend {
@@ -48,10 +49,13 @@ impl Backend {
             while let Ok((stream, _)) = listener.accept().await {
                 let (log, handler) = (log.clone(), handler.clone());
                 let answer = service_fn(move |request: Request<Incoming>| {
-                    let request = note(&request);
-                    let response = handler(&request).map(|text| Full::new(Bytes::from(text)));
-                    log.lock().unwrap().push(request);
-                    async move { Ok::<_, Infallible>(response) }
+                    let (log, handler) = (log.clone(), handler.clone());
+                    async move {
+                        let request = note(request).await;
+                        let response = handler(&request).map(|text| Full::new(Bytes::from(text)));
+                        log.lock().unwrap().push(request);
+                        Ok::<_, Infallible>(response)
+                    }
                 });
                 tasks.spawn(async move {
                     http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await.ok();
@@ -100,11 +104,13 @@ impl Backend {
     }
 }
 
-fn note(request: &Request<Incoming>) -> Seen {
+async fn note(request: Request<Incoming>) -> Seen {
     let headers = request
         .headers()
         .iter()
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
-    Seen { path: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(), headers }
+    let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let body = request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+    Seen { path, headers, body: String::from_utf8_lossy(&body).into_owned() }
 }

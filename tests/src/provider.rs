@@ -29,7 +29,8 @@ pub struct Provider {
     home: Home,
     name: String,
     settings: BTreeMap<String, BTreeMap<String, String>>,
-    traefiks: Vec<String>,
+    /// Tables that are there more than once, as TOML has them.
+    tables: String,
     data: PathBuf,
     address: SocketAddr,
     token: Option<String>,
@@ -44,7 +45,7 @@ impl Provider {
             home: home.clone(),
             name: name.to_owned(),
             settings: BTreeMap::new(),
-            traefiks: Vec::new(),
+            tables: String::new(),
             data: home.join(format!("{name}-data")),
             address,
             token: None,
@@ -63,6 +64,13 @@ impl Provider {
         self
     }
 
+    /// A table that may be there more than once, such as `[[webhook]]`, with its lines.
+    #[must_use]
+    pub fn table(mut self, text: &str) -> Self {
+        writeln!(self.tables, "{text}").unwrap();
+        self
+    }
+
     /// Changes a line for the next start.
     pub fn change(&mut self, section: &str, key: &str, value: &str) {
         self.settings.entry(section.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
@@ -70,9 +78,8 @@ impl Provider {
 
     /// A `[[traefik]]` with these lines.
     #[must_use]
-    pub fn traefik(mut self, lines: &str) -> Self {
-        self.traefiks.push(lines.to_owned());
-        self
+    pub fn traefik(self, lines: &str) -> Self {
+        self.table(&format!("[[traefik]]\n{lines}"))
     }
 
     #[must_use]
@@ -120,9 +127,7 @@ impl Provider {
                 writeln!(text, "{key} = {value}").unwrap();
             }
         }
-        for lines in &self.traefiks {
-            writeln!(text, "[[traefik]]\n{lines}").unwrap();
-        }
+        text.push_str(&self.tables);
         let config = self.home.join(format!("{}.toml", self.name));
         std::fs::write(&config, text).expect("the provider's configuration");
         let mut command = guarded(None, "KILL", binary());

@@ -3,6 +3,8 @@
 //! Sources are added from the weakest to the strongest; a later one replaces an earlier one key by key. A key that does
 //! not exist is refused here, with the nearest one that does.
 
+mod webhook;
+
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use toml::{
@@ -12,7 +14,7 @@ use toml::{
 
 use super::{Error, Flags, Secret, Traefik, traefik};
 
-/// Every key but those of `[[traefik]]`. In the environment: `CHARLIEHUB_`, then the key in capitals with `_` for `.`.
+/// Every key but those of `[[traefik]]` and `[[webhook]]`. In the environment: `CHARLIEHUB_`, then the key in capitals with `_` for `.`.
 const KEYS: &[&str] = &[
     "access.forward_auth.address",
     "access.forward_auth.auth_response_headers",
@@ -124,6 +126,7 @@ pub(super) struct Found {
 pub(super) struct Settings {
     found: BTreeMap<String, Found>,
     traefik: Vec<BTreeMap<String, Found>>,
+    webhooks: Vec<webhook::Entry>,
 }
 
 impl Settings {
@@ -149,6 +152,8 @@ impl Settings {
                 for entry in entries {
                     self.add_traefik(file, entry)?;
                 }
+            } else if key == webhook::NAME {
+                self.add_webhooks(file, value, &place)?;
             } else if is_section(&key) {
                 let inner = value.as_table().ok_or_else(|| {
                     Error::new(&place, format!("`{key}` has keys of its own"), format!("write [{key}] and its keys"))
@@ -206,6 +211,7 @@ impl Settings {
     pub(super) fn add_environment(&mut self, environment: &[(String, String)]) -> Result<(), Error> {
         let mut layer = Self::default();
         let mut traefik = BTreeMap::new();
+        let mut webhook = BTreeMap::new();
         for (name, text) in environment.iter().filter(|(_, text)| !text.is_empty()) {
             let place = Place::Variable(name.clone());
             let found = Found { value: Value::Word(text.clone()), place: place.clone() };
@@ -219,8 +225,11 @@ impl Settings {
             } else if let Some(key) = TRAEFIK_KEYS.iter().find(|key| rest == format!("TRAEFIK_{}", key.to_uppercase()))
             {
                 traefik.insert((*key).to_owned(), found);
+            } else if let Some(key) = webhook::KEYS.iter().find(|key| variable(&format!("webhook.{key}")) == *name) {
+                webhook.insert((*key).to_owned(), found);
             } else if !NO_SETTINGS.contains(&rest) {
-                let valid: Vec<String> = KEYS.iter().map(|key| variable(key)).collect();
+                let webhooks = webhook::KEYS.iter().map(|key| variable(&format!("webhook.{key}")));
+                let valid: Vec<String> = KEYS.iter().map(|key| variable(key)).chain(webhooks).collect();
                 let nearest = nearest(name, valid.iter().map(String::as_str));
                 return Err(Error::new(place, "there is no such setting", did_you_mean(nearest)));
             }
@@ -239,6 +248,9 @@ impl Settings {
                 return Err(Error::new(&given.place, "only half of a Traefik", remedy));
             }
             self.traefik = vec![traefik];
+        }
+        if let Some(place) = webhook.values().next().map(|found| found.place.clone()) {
+            self.webhooks = vec![webhook::Entry { place, found: webhook }];
         }
         Ok(())
     }
@@ -385,7 +397,7 @@ pub(super) fn secret_file(path: &Path, place: &Place) -> Result<String, Error> {
 fn unknown(place: &Place, key: &str) -> Error {
     let (section, _) = key.rsplit_once('.').unwrap_or_default();
     if section.is_empty() {
-        let sections = KEYS.iter().filter_map(|known| known.split('.').next()).chain(["traefik"]);
+        let sections = KEYS.iter().filter_map(|known| known.split('.').next()).chain(["traefik", webhook::NAME]);
         // A key outside of its section is commoner than a section that does not exist.
         let elsewhere = KEYS.iter().find(|known| known.rsplit('.').next() == Some(key)).copied();
         return Error::new(

@@ -1,5 +1,7 @@
 use std::fs;
 
+use charliehub_proto::event::EventKind;
+
 use super::*;
 
 /// A configuration from a file's text and variables.
@@ -146,6 +148,67 @@ fn what_is_wrong_is_named_with_its_place_and_its_remedy() {
         let error = refused(file, &[]);
         assert!(error.starts_with(message), "{file}\n  gives {error}\n  not   {message}");
     }
+}
+
+/// 24 bytes in base64.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+#[test]
+fn a_webhook_is_told_all_but_acks_when_it_names_no_kinds() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    let file = format!(
+        "[[webhook]]\nurl = \"https://hooks.example.org/path-is-secret\"\nsecret = \"{SECRET}\"\nkinds = [\"late\", \"ack\"]\n\
+         [[webhook]]\nurl = \"https://hooks.example.org\"\nsecret_file = \"{}\"\nca_file = \"/ca.pem\"",
+        secret.display()
+    );
+    let config = read(&file, &[], Flags::default()).unwrap();
+    let [first, second] = &config.webhooks[..] else { panic!("{:?}", config.webhooks) };
+    assert_eq!((&*first.name, &*second.name), ("hooks.example.org", "hooks.example.org#2"));
+    assert_eq!((first.key.0.len(), &first.key), (24, &second.key));
+    assert_eq!((first.kinds.len(), second.kinds.len()), (2, EventKind::ALL.len() - 1));
+    assert!(!second.kinds.contains(&EventKind::Ack) && second.ca_file.is_some());
+    assert!(!format!("{:?}", first.key).contains("50"));
+    let variables = [("CHARLIEHUB_WEBHOOK_URL", "http://127.0.0.1:9"), ("CHARLIEHUB_WEBHOOK_SECRET", SECRET)];
+    let one = read(&file, &variables, Flags::default()).unwrap().webhooks;
+    assert_eq!(one.iter().map(|webhook| &*webhook.name).collect::<Vec<_>>(), ["127.0.0.1:9"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_webhook_is_named_without_its_secrets() {
+    let url = "url = \"https://h.test/x\"";
+    let secret = format!("secret = \"{SECRET}\"");
+    for (file, message) in [
+        ("webhook = 1".to_owned(), ":1: `webhook` is a list; write [[webhook]] with `url`"),
+        ("webhook = [1]".to_owned(), ":1: `webhook` holds tables; write [[webhook]]"),
+        ("[[webhok]]".to_owned(), ":1: unknown section `webhok`; did you mean `webhook`?"),
+        ("[[webhook]]\nulr = \"x\"".to_owned(), ":2: unknown key `ulr` in [[webhook]]; did you mean `url`?"),
+        (format!("[[webhook]]\n{secret}"), ":1: [[webhook]] without `url`; write"),
+        (
+            format!("[[webhook]]\n{url}"),
+            ":1: [[webhook]] without `secret` or `secret_file`; make one with: echo whsec_",
+        ),
+        (format!("[[webhook]]\n{url}\nsecret = \"hunter2\""), ":3: the secret is not `whsec_` and 24 to 64 bytes"),
+        (format!("[[webhook]]\n{url}\nsecret = \"whsec_c2hvcnQ=\""), ":3: the secret is not `whsec_` and 24 to 64"),
+        (format!("[[webhook]]\n{url}\n{secret}\nsecret_file = \"f\""), ":4: `secret` and `secret_file` are both set"),
+        (format!("[[webhook]]\nurl = \"h.test\"\n{secret}"), ":2: `url` is not a URL of http or https; write it as"),
+        (format!("[[webhook]]\nurl = \"ftp://h.test\"\n{secret}"), ":2: `url` is not a URL of http or https"),
+        (format!("[[webhook]]\nurl = \"https://a:hunter2@h.test\"\n{secret}"), ":2: a login in `url` is not sent"),
+        (
+            format!("[[webhook]]\n{url}\n{secret}\nkinds = [\"acks\"]"),
+            ":4: `acks` is no kind of event; did you mean `ack`?",
+        ),
+        (format!("[[webhook]]\n{url}\n{secret}\nkinds = []"), ":4: `kinds` is empty; leave it out for all but ack"),
+    ] {
+        let error = refused(&file, &[]);
+        assert!(error.starts_with(message), "{file}\n  gives {error}\n  not   {message}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    assert_eq!(
+        refused("", &[("CHARLIEHUB_WEBHOOK_SECERT", "x")]),
+        "CHARLIEHUB_WEBHOOK_SECERT: there is no such setting; did you mean `CHARLIEHUB_WEBHOOK_SECRET`?"
+    );
 }
 
 #[test]

@@ -173,7 +173,7 @@ impl Found {
         bytes.ok_or_else(|| self.wrong("a whole number of bytes above 0, or one with k, M or G, such as \"2G\""))
     }
 
-    fn list(&self) -> Result<Vec<String>, Error> {
+    pub(super) fn list(&self) -> Result<Vec<String>, Error> {
         match &self.value {
             Value::List(list) => Ok(list.clone()),
             Value::Word(text) => {
