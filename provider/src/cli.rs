@@ -9,6 +9,7 @@ mod completions;
 mod database;
 mod decide;
 mod domains;
+mod events;
 mod export;
 mod import;
 mod matching;
@@ -145,6 +146,10 @@ enum Command {
     ///
     /// charliehub-provider surface --move-to internal --select '*.example.org' --dry-run
     Surface(surface::Surveyed),
+    /// Print what happened lately, or go on printing what happens, by the API of a provider here or elsewhere
+    ///
+    /// charliehub-provider events --follow --kind refused_routes --kind late
+    Events(events::Wanted),
     /// List the changes that wait for a decision
     Withheld,
     /// Let a withheld change go live
@@ -228,6 +233,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Rollback(_)
         | Command::AuditReport(_)
         | Command::Surface(_)
+        | Command::Events(_)
         | Command::Withheld
         | Command::Approve { .. }
         | Command::Discard { .. } => {
@@ -279,6 +285,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Rollback(rollback) => rollback::run(&config, rollback).await,
             Command::AuditReport(report) => return audit::run(&config, &report).await,
             Command::Surface(wanted) => surface::run(&config, wanted).await,
+            Command::Events(wanted) => events::run(&config, wanted).await,
             Command::Withheld => decide::withheld(&config).await,
             Command::Approve { revision } => decide::run(&config, revision, Decision::Approve).await,
             Command::Discard { revision } => decide::run(&config, revision, Decision::Discard).await,

@@ -44,6 +44,11 @@ async fn a_change_is_told_in_milliseconds() {
         assert_eq!((heard.kind.as_str(), heard.data["revision"].as_u64()), ("revision", Some(revision)));
         assert_eq!((&heard.data["id"], &heard.data["kind"]), (&Value::from(heard.id), &Value::from("revision")));
     }
+    let printed = world.provider.must(&["events", "--kind", "revision"]).await;
+    assert_eq!(printed.lines().filter(|line| line.contains(" is served, with ")).count(), 5, "{printed}");
+    let lines = world.provider.must(&["events", "--json"]).await;
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(last["revision"], world.postgres.revision().await);
 }
 
 #[tokio::test]

@@ -12,8 +12,11 @@ use clap::{Args, Subcommand};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use self::{
+pub(super) use self::{
     api::{Api, Flags, Refused},
+    request::Ask,
+};
+use self::{
     request::{Add, List, Remove, Set},
     text::Deed,
 };
@@ -86,7 +89,7 @@ async fn show(api: &Api, list: &List, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn write(api: &Api, ask: &request::Ask, deed: Deed, json: bool) -> anyhow::Result<()> {
+async fn write(api: &Api, ask: &Ask, deed: Deed, json: bool) -> anyhow::Result<()> {
     let answer: Value = api.send(ask).await?;
     if json {
         return print_json(&answer);
@@ -100,7 +103,7 @@ fn print_json(what: &impl Serialize) -> anyhow::Result<()> {
 }
 
 /// An answer as the type that it should be.
-fn decoded<T: DeserializeOwned>(answer: Value) -> anyhow::Result<T> {
+pub(super) fn decoded<T: DeserializeOwned>(answer: Value) -> anyhow::Result<T> {
     serde_json::from_value(answer).map_err(|error| {
         anyhow::anyhow!("the provider answers what this build cannot read ({error}); use one of its version, or --json")
     })

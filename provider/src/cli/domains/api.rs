@@ -34,7 +34,7 @@ const VARIABLE: &str = "CHARLIEHUB_SERVER";
 const SERVER: &str = "Server";
 
 #[derive(Debug, Args)]
-pub(super) struct Flags {
+pub(in crate::cli) struct Flags {
     /// The provider's API [default: CHARLIEHUB_SERVER, else that of this machine, http://127.0.0.1:8001]
     #[arg(long, global = true, help_heading = SERVER, value_name = "URL", value_parser = server)]
     server: Option<Uri>,
@@ -49,9 +49,9 @@ pub(super) struct Flags {
 /// The API refused it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", text::refusal(.0))]
-pub(super) struct Refused(pub(super) Problem);
+pub(in crate::cli) struct Refused(pub(super) Problem);
 
-pub(super) struct Api {
+pub(in crate::cli) struct Api {
     /// Without a slash at the end.
     server: String,
     /// The whole header.
@@ -60,7 +60,7 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn of(config: &Config, flags: Flags) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn of(config: &Config, flags: Flags) -> anyhow::Result<Self> {
         let named = match flags.server {
             Some(server) => Some(server),
             None => match std::env::var(VARIABLE) {
@@ -83,7 +83,7 @@ impl Api {
     }
 
     /// What it answers; a refusal is an error.
-    pub(super) async fn send(&self, ask: &Ask) -> anyhow::Result<Value> {
+    pub(in crate::cli) async fn send(&self, ask: &Ask) -> anyhow::Result<Value> {
         self.exchange(ask).await.map(|(answer, _)| answer)
     }
 
@@ -118,7 +118,8 @@ impl Api {
         let mut request = Request::builder()
             .method(ask.method.clone())
             .uri(format!("{}{}", self.server, ask.path))
-            .header(header::AUTHORIZATION, self.authorization.clone());
+            .header(header::AUTHORIZATION, self.authorization.clone())
+            .header(header::ACCEPT, "application/json");
         if let Some(version) = ask.version {
             request = request.header(header::IF_MATCH, format!("\"{version}\""));
         }

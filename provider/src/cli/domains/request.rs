@@ -14,10 +14,10 @@ const PAGE: usize = 1000;
 
 /// A request, as far as arguments decide it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ask {
+pub(in crate::cli) struct Ask {
     pub(super) method: Method,
     /// With its query.
-    pub(super) path: String,
+    pub(in crate::cli) path: String,
     /// For `If-Match`.
     pub(super) version: Option<i64>,
     /// For `X-Change-Reason`.
@@ -26,7 +26,7 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn get(path: String) -> Self {
+    pub(in crate::cli) fn get(path: String) -> Self {
         Self { method: Method::GET, path, version: None, reason: None, body: None }
     }
 }
