@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use charliehub_proto::{event::EventKind, instance::InstanceState};
 use jiff::Timestamp;
 use metrics::{gauge, histogram};
@@ -52,18 +53,24 @@ struct Memory {
     shaken: Option<u64>,
     /// Everything is read again then.
     read_at: Instant,
+    /// As Traefik told it last.
+    overview: Option<Bytes>,
 }
 
 impl Watch {
     pub async fn run(self, stop: CancellationToken) {
         let Some(api) = Api::of(&self.traefik) else { return };
-        let mut memory = Memory { api, knows_version: false, shaken: None, read_at: Instant::now() };
+        let mut memory = Memory { api, knows_version: false, shaken: None, read_at: Instant::now(), overview: None };
         let mut not_before = Instant::now();
         loop {
             let at = self.instance.next_look().max(not_before);
             tokio::select! {
                 () = sleep_until(at.into()) => {}
-                () = self.instance.moved() => continue,
+                () = self.instance.moved() => {
+                    // Who polls is there: its API may be too.
+                    not_before = Instant::now();
+                    continue;
+                }
                 () = stop.cancelled() => return,
             }
             let looked = tokio::select! { looked = self.look(&mut memory) => looked, () = stop.cancelled() => return };
@@ -90,14 +97,11 @@ impl Watch {
                 self.tell(EventKind::Instance, format!("{} is Traefik {version}", self.instance.name));
             }
         }
+        if self.instance.is_idle() {
+            return self.idle(memory).await;
+        }
         let digest = memory.api.digest().await?;
-        let news = self.instance.looked(digest.as_deref());
-        let Some((news, snapshot)) = news else {
-            if Instant::now() >= memory.read_at {
-                self.read(memory, true).await?;
-            }
-            return Ok(());
-        };
+        let Some((news, snapshot)) = self.instance.looked(digest.as_deref()) else { return Ok(()) };
         match (news, snapshot) {
             (News::Runs { after, .. }, Some(snapshot)) => {
                 if let Some(why) = self.shake(memory, &snapshot).await {
@@ -128,6 +132,19 @@ impl Watch {
             }
             (_, None) => Ok(()),
         }
+    }
+
+    /// Nothing is expected: one small question, and everything where its answer is another or it is time.
+    async fn idle(&self, memory: &mut Memory) -> Result<(), running::Error> {
+        if Instant::now() < memory.read_at {
+            let overview = memory.api.overview().await?;
+            self.instance.rested();
+            if memory.overview.as_ref() == Some(&overview) {
+                return Ok(());
+            }
+            memory.overview = Some(overview);
+        }
+        self.read(memory, true).await
     }
 
     /// It runs `snapshot`, `after` it was sent.
@@ -174,6 +191,12 @@ impl Watch {
             running => running?,
         };
         memory.read_at = Instant::now() + EVERYTHING.max(began.elapsed() * SHARE);
+        if idle {
+            // Unless it is another process with the same name, this is what it ran before.
+            self.instance.looked(running.digest.as_deref());
+        } else {
+            memory.overview = None;
+        }
         self.told(&running).await;
         Ok(())
     }

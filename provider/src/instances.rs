@@ -230,6 +230,16 @@ impl Instance {
         self.with(|seen| seen.progress.next_look(Instant::now()))
     }
 
+    /// True when it runs what it was sent last, as far as is known, and nothing is expected.
+    pub fn is_idle(&self) -> bool {
+        self.with(|seen| seen.progress.stage() == Stage::Current && !seen.progress.is_in_doubt())
+    }
+
+    /// A look found nothing new.
+    pub fn rested(&self) {
+        self.with(|seen| seen.progress.rested(Instant::now()));
+    }
+
     /// A look found that it runs `digest`. What is new, with the snapshot that it is about.
     pub fn looked(&self, digest: Option<&str>) -> Option<(News, Option<Arc<Snapshot>>)> {
         let now = Instant::now();

@@ -164,6 +164,11 @@ impl Api {
         }
     }
 
+    /// In short what runs: how many of each kind, and how many of them with errors. Cheap, and another when something is.
+    pub async fn overview(&mut self) -> Result<Bytes, Error> {
+        Ok(self.ask("/api/overview").await?.body)
+    }
+
     /// Those that tell it what to run, by their names in its API, such as `HTTP`.
     pub async fn providers(&mut self) -> Result<Vec<String>, Error> {
         #[derive(Deserialize)]

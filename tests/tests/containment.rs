@@ -17,7 +17,8 @@ struct Edge {
     file: std::path::PathBuf,
 }
 
-const GATE: &str = "http:\n  middlewares:\n    gate:\n      headers:\n        customResponseHeaders:\n          X-Gate: \"1\"\n";
+const GATE: &str =
+    "http:\n  middlewares:\n    gate:\n      headers:\n        customResponseHeaders:\n          X-Gate: \"1\"\n";
 const NO_GATE: &str = "http:\n  middlewares:\n    other:\n      compress: {}\n";
 
 impl Edge {
@@ -60,7 +61,9 @@ async fn a_row_whose_router_traefik_refuses_is_closed_in_its_place_until_it_work
     assert_eq!(held["instead"], "closed", "{held}");
     assert!(held["reason"].as_str().unwrap().contains("gate@file"), "Traefik's own words: {held}");
     assert_eq!(traefik.get("http://first.test/").await.text(), "hello");
-    assert!(world.provider.get("/metrics").await.text().contains("charliehub_provider_held_back_rows{instance=\"hub2\"} 1"));
+    assert!(
+        world.provider.get("/metrics").await.text().contains("charliehub_provider_held_back_rows{instance=\"hub2\"} 1")
+    );
     std::fs::write(&file, GATE).unwrap();
     let (answer, _) = traefik.until("http://first.test/admin", |answer| !answer.header("x-gate").is_empty()).await;
     assert_eq!(answer.status, 200);
@@ -69,7 +72,8 @@ async fn a_row_whose_router_traefik_refuses_is_closed_in_its_place_until_it_work
 
 #[tokio::test]
 async fn without_containment_it_is_only_said() {
-    let Edge { world, traefik, hello, file: _ } = Edge::new(|provider| provider.set("guard", "containment", "\"off\"")).await;
+    let Edge { world, traefik, hello, file: _ } =
+        Edge::new(|provider| provider.set("guard", "containment", "\"off\"")).await;
     let row = Row::http("other.test", hello.address()).with("middlewares", "{nobody@file}");
     world.insert(&row).await;
     let hub2 = world.until_instance("it is said", |hub2| names(&hub2["refused_routes"]) == ["other.test"]).await;
@@ -90,7 +94,8 @@ async fn a_fragment_that_breaks_what_worked_goes_back_to_what_it_was_and_says_so
     let good = fragment(&body(&format!("http://{backend}")));
     assert_eq!(world.provider.send(Method::PUT, path, &good).await.status, 201);
     let router = json!({ "rule": "Host(`pool.test`)", "entryPoints": ["web"], "service": "pool" }).to_string();
-    let answer = world.provider.send(Method::PUT, "/api/fragments/http.router/pool?wait=live", &fragment(&router)).await;
+    let answer =
+        world.provider.send(Method::PUT, "/api/fragments/http.router/pool?wait=live", &fragment(&router)).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     traefik.until_answers("http://pool.test/", "hello").await;
     // A transport that only the file knows, and it does not.
@@ -104,7 +109,7 @@ async fn a_fragment_that_breaks_what_worked_goes_back_to_what_it_was_and_says_so
     assert!(began.elapsed() < secs(3));
     traefik.until_answers("http://pool.test/", "hello").await;
     assert_eq!(hub2["held_back"][0]["instead"], "earlier");
-    let kept = world.postgres.value("SELECT body #>> '{loadBalancer,serversTransport}' FROM fragments WHERE name = 'pool'").await;
+    let kept = world.postgres.value("SELECT body #>> '{loadBalancer,serversTransport}' FROM fragments WHERE kind = 'http.service' AND name = 'pool'").await;
     assert_eq!(kept, "nowhere@file", "the rows keep what the operator wishes");
 }
 
@@ -155,9 +160,7 @@ async fn a_body_that_cannot_be_decoded_is_replaced_by_one_that_can() {
     let headers = json!({ "headers": { "customResponseHeaders": { "X-Fine": "1" } } });
     let unknown = json!({ "encodedCharacters": { "allowEncodedSlash": true } });
     let retry = json!({ "retry": { "attempts": 2 } });
-    world
-        .psql(&[fragment("fine", &headers), fragment("unknown", &unknown), fragment("retry", &retry)].join(";"))
-        .await;
+    world.psql(&[fragment("fine", &headers), fragment("unknown", &unknown), fragment("retry", &retry)].join(";")).await;
     let found = world.until_instance("the guilty one is found", |hub2| {
         names(&hub2["held_back"]) == ["unknown"] && hub2["state"] == "current"
     });

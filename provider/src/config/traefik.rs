@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use charliehub_proto::traefik::since::Version;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use charliehub_proto::traefik::since::Version;
 
 use super::{
     Error, Secret, Traefik,
@@ -70,7 +70,5 @@ fn secret_of(entry: &BTreeMap<String, Found>, key: &str) -> Result<Option<String
 
 fn version(found: &Found) -> Result<Version, Error> {
     let text = found.text()?;
-    text.parse().map_err(|_| {
-        Error::new(&found.place, format!("`{text}` is not a version"), "write it as 3.6 or 3.6.2")
-    })
+    text.parse().map_err(|_| Error::new(&found.place, format!("`{text}` is not a version"), "write it as 3.6 or 3.6.2"))
 }

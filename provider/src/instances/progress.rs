@@ -27,7 +27,7 @@ const SHARE: u32 = 8;
 /// Between two looks at one that does not run what it should, and is not expected to soon.
 const PATIENT: Duration = Duration::from_secs(2);
 /// Between two looks when nothing is expected.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 /// Bodies of 2^30 bytes and more are one.
 const MAGNITUDES: usize = 32;
 
@@ -185,6 +185,15 @@ impl Progress {
         None
     }
 
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.looked.is_none()
+    }
+
+    /// A look found nothing that tells of another config.
+    pub(super) fn rested(&mut self, now: Instant) {
+        self.looked = Some(now);
+    }
+
     /// Something is unusual: the next look is at once.
     pub(super) fn doubt(&mut self) {
         self.looked = None;
@@ -333,6 +342,6 @@ mod tests {
         }
         assert!((20..60).contains(&looks), "{looks}");
         story.looked("a", 2_500);
-        assert!(story.progress.next_look(now) >= story.start + ms(12_000));
+        assert!(story.progress.next_look(now) >= story.start + ms(7_000));
     }
 }

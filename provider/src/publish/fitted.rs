@@ -340,10 +340,14 @@ impl Fit {
 
     /// It told its version. True when it may have to be given something else.
     pub(super) fn is_version(&mut self, text: &str) -> bool {
-        let version = text.parse().ok();
-        let other = self.version.replace(version.unwrap_or(NEWEST)) != Some(version.unwrap_or(NEWEST));
+        let version = text.parse().unwrap_or(NEWEST);
+        if self.version.replace(version) == Some(version) {
+            return false;
+        }
         // Another one may take what this one did not.
-        other && (self.again() || other)
+        self.again();
+        self.too_new.clear();
+        true
     }
 
     pub(super) fn held_back(&self, rows: &Rows) -> Vec<HeldBack> {
