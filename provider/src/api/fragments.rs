@@ -46,7 +46,7 @@ pub(super) async fn list(
 }
 
 /// `POST /api/fragments`.
-#[utoipa::path(post, operation_id = "insert_fragment", path = "/api/fragments", tag = "fragments", params(Writing, ("Idempotency-Key" = Option<String>, Header)), request_body = OfFragment,
+#[utoipa::path(post, operation_id = "insert_fragment", path = "/api/fragments", tag = "fragments", params(Writing, ("Idempotency-Key" = Option<String>, Header), ("X-Change-Reason" = Option<String>, Header)), request_body = OfFragment,
     responses((status = 201, body = WrittenFragment, description = "The new fragment, and what the write did"), (status = 200, body = WrittenFragment, description = "A dry run"), Problem))]
 pub(super) async fn insert(
     State(api): State<Api>,
@@ -76,7 +76,7 @@ pub(super) async fn get(
 }
 
 /// `PUT /api/fragments/{kind}/{name}`: replaces a fragment, or makes it. The body is the fragment without these two.
-#[utoipa::path(put, operation_id = "put_fragment", path = "/api/fragments/{kind}/{name}", tag = "fragments", params(("kind" = String, Path), ("name" = String, Path), Writing, ("If-Match" = Option<String>, Header)), request_body = OfFragment,
+#[utoipa::path(put, operation_id = "put_fragment", path = "/api/fragments/{kind}/{name}", tag = "fragments", params(("kind" = String, Path), ("name" = String, Path), Writing, ("If-Match" = Option<String>, Header), ("X-Change-Reason" = Option<String>, Header)), request_body = OfFragment,
     responses((status = 200, body = WrittenFragment, description = "The fragment, and what the write did"), (status = 201, body = WrittenFragment, description = "The new fragment, and what the write did"), Problem))]
 pub(super) async fn put(
     State(api): State<Api>,
@@ -102,7 +102,7 @@ pub(super) async fn put(
 }
 
 /// `DELETE /api/fragments/{kind}/{name}`.
-#[utoipa::path(delete, operation_id = "delete_fragment", path = "/api/fragments/{kind}/{name}", tag = "fragments", params(("kind" = String, Path), ("name" = String, Path), Writing, ("If-Match" = Option<String>, Header)),
+#[utoipa::path(delete, operation_id = "delete_fragment", path = "/api/fragments/{kind}/{name}", tag = "fragments", params(("kind" = String, Path), ("name" = String, Path), Writing, ("If-Match" = Option<String>, Header), ("X-Change-Reason" = Option<String>, Header)),
     responses((status = 200, body = WrittenFragment, description = "The fragment, and what the write did"), Problem))]
 pub(super) async fn delete(
     State(api): State<Api>,

@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_postgres::{Client, Transaction};
 use utoipa::ToSchema;
@@ -34,6 +34,16 @@ struct Wanted {
     scope: Scope,
 }
 
+/// The answer to whoever made a token.
+#[derive(Serialize, ToSchema)]
+#[schema(as = MadeToken)]
+struct Made {
+    #[serde(flatten)]
+    listed: Listed,
+    /// Its text, this once.
+    token: String,
+}
+
 /// `GET /api/tokens`: all of them, the revoked ones last.
 #[utoipa::path(get, path = "/api/tokens", operation_id = "list_tokens", tag = "tokens",
     responses((status = 200, body = Vec<Listed>, description = "The tokens, without their text"), Problem))]
@@ -45,7 +55,7 @@ pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Res
 
 /// `POST /api/tokens`: 201, the token as in the list, and its text as `token`, this once.
 #[utoipa::path(post, path = "/api/tokens", operation_id = "insert_token", tag = "tokens", request_body = Wanted,
-    responses((status = 201, body = Listed, description = "The token, with its text as `token`, this once"), Problem))]
+    responses((status = 201, body = Made, description = "The token, with its text, this once"), Problem))]
 pub(super) async fn insert(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -64,13 +74,9 @@ pub(super) async fn insert(
     audit(&transaction, &caller, from, "token.create", new.detail(made.id)).await?;
     transaction.commit().await?;
     api.auth.changed();
-    let mut answer = serde_json::to_value(listed).map_err(|_| Problem::internal())?;
-    if let Some(fields) = answer.as_object_mut() {
-        fields.insert("token".to_owned(), made.text.into());
-    }
     let headers =
         [(header::LOCATION, format!("/api/tokens/{}", made.id)), (header::CACHE_CONTROL, "no-store".to_owned())];
-    Ok((StatusCode::CREATED, headers, Json(answer)).into_response())
+    Ok((StatusCode::CREATED, headers, Json(Made { listed, token: made.text })).into_response())
 }
 
 /// `DELETE /api/tokens/{id}`: revokes it, on all connections of this provider before the answer is sent.

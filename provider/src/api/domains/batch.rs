@@ -32,26 +32,27 @@ const LIMIT: usize = 8 << 20;
 #[schema(as = BatchItem)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum Item {
+    #[schema(title = "CreateItem")]
     Create {
         #[schema(value_type = OfDomain)]
         domain: Value,
     },
+    #[schema(title = "ReplaceItem")]
     Replace {
         id: Uuid,
         version: Option<i64>,
         #[schema(value_type = OfDomain)]
         domain: Value,
     },
+    #[schema(title = "PatchItem")]
     Patch {
         id: Uuid,
         version: Option<i64>,
         #[schema(value_type = OfDomain)]
         domain: Map<String, Value>,
     },
-    Delete {
-        id: Uuid,
-        version: Option<i64>,
-    },
+    #[schema(title = "DeleteItem")]
+    Delete { id: Uuid, version: Option<i64> },
 }
 
 impl Item {
@@ -72,7 +73,7 @@ impl Item {
 }
 
 /// `POST /api/domains/batch`: answers with the row of each item, in their order, and with what all of them did.
-#[utoipa::path(post, operation_id = "batch_domains", path = "/api/domains/batch", tag = "domains", params(Writing, ("Idempotency-Key" = Option<String>, Header)),
+#[utoipa::path(post, operation_id = "batch_domains", path = "/api/domains/batch", tag = "domains", params(Writing, ("Idempotency-Key" = Option<String>, Header), ("X-Change-Reason" = Option<String>, Header)),
     request_body = Vec<Item>, responses((status = 200, body = WrittenBatch, description = "The rows, and what the writes did"), Problem))]
 pub(in crate::api) async fn batch(
     State(api): State<Api>,
