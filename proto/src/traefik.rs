@@ -6,7 +6,7 @@
 //! the same piece is the same bytes. Names are not judged, nor whether a reference leads anywhere: that takes all the
 //! pieces, see [`Piece::references`].
 //!
-//! Taken from Traefik's `pkg/config/dynamic` and `pkg/tls`; `tests/every_option.json` has each option once.
+//! Taken from Traefik's `pkg/config/dynamic` and `pkg/tls`; `tests/every_option.json` has each option, which a story proves.
 
 use std::{fmt, str::FromStr};
 

@@ -89,12 +89,12 @@ impl Traefik {
 
     async fn at(home: &Home, name: &str, program: PathBuf, provider: &str, api: SocketAddr) -> Self {
         let at = || SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
-        let (web, websecure, mqtt) = (at(), at(), at());
+        let (web, websecure, mqtt, dns) = (at(), at(), at(), at());
         let config = home.join(format!("{name}.yml"));
         let text = format!(
             "global:\n  checkNewVersion: false\n  sendAnonymousUsage: false\nlog:\n  level: DEBUG\napi:\n  insecure: true\n\
              entryPoints:\n  web:\n    address: \"{web}\"\n  websecure:\n    address: \"{websecure}\"\n  mqtt:\n    \
-             address: \"{mqtt}\"\n  traefik:\n    address: \"{api}\"\nproviders:\n  providersThrottleDuration: 10ms\n\
+             address: \"{mqtt}\"\n  dns:\n    address: \"{dns}/udp\"\n  traefik:\n    address: \"{api}\"\nproviders:\n  providersThrottleDuration: 10ms\n\
              {provider}"
         );
         std::fs::write(&config, text).expect("Traefik's static configuration");
