@@ -1,4 +1,5 @@
-//! `api`: writes and lists by HTTP, beside the floor: the same INSERT by pgbench alone, in the same run, with fsync on.
+//! `api`: writes by HTTP beside the floor, which is the same INSERT by pgbench alone, in the same run, with fsync on; what
+//! looks at all rows, at 10,000 and at 100,000; and an import.
 
 use std::{
     fs,
@@ -6,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use charliehub_tests::{Provider, Traefik};
 
 use crate::{
-    Options,
+    Options, import,
     keepalive::Connection,
     report::{Report, Samples},
     setup::Setup,
@@ -20,12 +22,17 @@ const MANY: i32 = 100_000;
 const LISTS: u32 = 100;
 /// Writes each way and round; the ways take turns.
 const TURN: u32 = 20;
+/// So often is asked what looks at all rows; so often does a real Traefik load them.
+const VIEWS: u32 = 10;
+const REHEARSALS: u32 = 3;
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    let bench = Setup::start(&insert(1, ROWS)).await?;
-    bench.postgres.sql("ALTER SYSTEM SET fsync = on").await;
-    bench.postgres.sql("SELECT pg_reload_conf()").await;
+    let traefik = format!("\"{}\"", Traefik::program().display());
+    let rehearsing =
+        |provider: Provider| provider.set("rehearse", "traefik", &traefik).set("rehearse", "timeout", "\"100s\"");
+    let bench = Setup::with(&insert(1, ROWS), rehearsing).await?;
+    bench.with_fsync().await;
     let ask = Ask { bench: &bench };
 
     let (mut floor, mut dry) = (Samples::default(), Samples::default());
@@ -36,13 +43,16 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
         for (query, samples) in [("", &mut served), ("?wait=commit", &mut committed), ("?dry_run=true", &mut dry)] {
             for _ in 0..TURN {
                 n += 1;
-                let body = format!(
-                    r#"{{"domain":"w{n}.api.test","tls_mode":"default","backend_host":"10.9.0.1","backend_port":8000}}"#
-                );
                 let status = if query == "?dry_run=true" { 200 } else { 201 };
-                samples.push(ask.once("POST", &format!("/api/domains{query}"), &body, status)?);
+                samples.push(ask.once("POST", &format!("/api/domains{query}"), &row(&format!("w{n}")), status)?);
             }
         }
+    }
+    bench.served().await;
+    ask.views(&mut report, "10,000", Some(100.0))?;
+    let mut rehearsed = Samples::default();
+    for _ in 0..REHEARSALS {
+        rehearsed.push(ask.once("POST", "/api/rehearse", "", 200)?);
     }
     bench.postgres.sql(&insert(ROWS + 1, MANY)).await;
     bench.postgres.sql("VACUUM ANALYZE domains").await;
@@ -52,6 +62,11 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
         first.push(ask.once("GET", "/api/domains?limit=100", "", 200)?);
         middle.push(ask.once("GET", "/api/domains?limit=100&sort=-domain&environment=production", "", 200)?);
     }
+    let mut tried = Samples::default();
+    for n in 0..LISTS {
+        tried.push(ask.once("POST", "/api/domains?dry_run=true", &row(&format!("d{n}")), 200)?);
+    }
+    ask.views(&mut report, "100,000", None)?;
 
     let (floor_p50, write_p50, write_p99) = (floor.p50(), served.p50(), served.p99());
     let (committed_p50, dry_p50) = (committed.p50(), dry.p50());
@@ -60,15 +75,23 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     report.samples("POST at 10,000 rows, answered when served", served);
     report.samples("the same with wait=commit", committed);
     report.samples("the same as a dry run", dry);
+    report.samples("a rehearsal of 10,000 rows by a real Traefik", rehearsed);
     report.samples("list of 100 at 100,000 rows", first);
     report.samples("the same sorted the other way, and filtered", middle);
+    report.samples("a dry run at 100,000 rows", tried);
     report.at_most("a write at 10,000 rows (p50)", write_p50, 5.0, "ms");
     report.at_most("a write at 10,000 rows (p99)", write_p99, 25.0, "ms");
     report.at_most("the same with wait=commit (p50)", committed_p50, 5.0, "ms");
     report.at_most("the same beside the floor (p50)", committed_p50 / floor_p50, 2.0, "times");
     report.at_most("a dry run beside that (p50)", dry_p50 / committed_p50, 2.0, "times");
     report.at_most("a list of 100 at 100,000 rows (p50)", list_p50, 5.0, "ms");
+    drop(bench);
+    import::run(&mut report).await?;
     Ok(report)
+}
+
+fn row(name: &str) -> String {
+    format!(r#"{{"domain":"{name}.api.test","tls_mode":"default","backend_host":"10.9.0.1","backend_port":8000}}"#)
 }
 
 fn insert(from: i32, to: i32) -> String {
@@ -85,6 +108,26 @@ struct Ask<'a> {
 }
 
 impl Ask<'_> {
+    /// What looks at every row. The first of each is told apart: it may have to compile them all.
+    fn views(&self, report: &mut Report, rows: &str, goal: Option<f64>) -> anyhow::Result<()> {
+        let asked = "/api/match?url=https://h5000.rows.test/&client_ip=127.0.0.1";
+        for (what, path) in [("surface", "/api/surface"), ("routes", "/api/routes"), ("match", asked)] {
+            report.value(
+                &format!("{what} at {rows} rows, the first time, ms"),
+                self.once("GET", path, "", 200)?.as_secs_f64() * 1e3,
+            );
+            let mut samples = Samples::default();
+            for _ in 0..VIEWS {
+                samples.push(self.once("GET", path, "", 200)?);
+            }
+            if let Some(goal) = goal {
+                report.at_most(&format!("{what} at {rows} rows (p50)"), samples.p50(), goal, "ms");
+            }
+            report.samples(&format!("{what} at {rows} rows"), samples);
+        }
+        Ok(())
+    }
+
     fn once(&self, method: &str, path: &str, body: &str, status: u16) -> anyhow::Result<Duration> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\

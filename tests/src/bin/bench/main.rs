@@ -6,6 +6,7 @@
 
 mod api;
 mod edge;
+mod import;
 mod keepalive;
 mod live;
 mod memory;
@@ -34,7 +35,7 @@ enum Name {
     Memory,
     /// 10,000 rows: start, and one changed row
     Rows,
-    /// Writes and lists by HTTP, beside the same INSERT by pgbench
+    /// Writes, lists and imports, beside the same INSERT by pgbench and the same COPY by psql
     Api,
 }
 

@@ -15,9 +15,14 @@ pub(crate) struct Setup {
 impl Setup {
     /// Returns once what the statement inserts is served.
     pub(crate) async fn start(insert: &str) -> anyhow::Result<Self> {
+        Self::with(insert, |provider| provider).await
+    }
+
+    /// The same, with a provider that is set so.
+    pub(crate) async fn with(insert: &str, settings: impl FnOnce(Provider) -> Provider) -> anyhow::Result<Self> {
         let home = Home::new();
         let postgres = Postgres::start(&home).await;
-        let provider = Provider::new(&home, "provider").database(&postgres.url());
+        let provider = settings(Provider::new(&home, "provider").database(&postgres.url()));
         provider.must(&["migrate"]).await;
         let provider = provider.start().await;
         let token = provider.token("traefik").await;
@@ -48,6 +53,17 @@ impl Setup {
     /// Returns once the newest revision is served.
     pub(crate) async fn served(&self) {
         self.provider.until_serves(self.postgres.revision().await, secs(60)).await;
+    }
+
+    /// Runs a command of the provider to its end.
+    pub(crate) async fn command(&self, args: &[&str]) -> String {
+        self.provider.must(args).await
+    }
+
+    /// From now on a COMMIT is on disk, as an operator's is.
+    pub(crate) async fn with_fsync(&self) {
+        self.postgres.sql("ALTER SYSTEM SET fsync = on").await;
+        self.postgres.sql("SELECT pg_reload_conf()").await;
     }
 
     pub(crate) fn pid(&self) -> u32 {
