@@ -13,6 +13,7 @@ mod fields;
 mod fragments;
 mod instances;
 mod json;
+mod kept;
 mod limit;
 pub mod maintenance;
 mod matching;
@@ -49,6 +50,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 pub use self::{
+    kept::Kept,
     limit::{Limits, Policy},
     maintenance::Messages,
     problem::{Problem, Said},
@@ -89,6 +91,8 @@ pub struct Api {
     /// A change of a row must name the version that it is about.
     pub strict_locking: bool,
     pub limits: Arc<Limits>,
+    /// What takes all rows to make.
+    pub kept: Arc<Kept>,
 }
 
 /// The client's address, put on each request by who accepts connections.

@@ -136,6 +136,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             rate: config.serve.rate_limit,
             burst: config.serve.rate_burst,
         })),
+        kept: Arc::default(),
     };
     let server = Arc::new(Server {
         api: api::finish(api::router(api), Hosts::new(config.hosts())),

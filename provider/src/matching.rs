@@ -18,7 +18,7 @@ mod rule;
 
 use charliehub_proto::{
     matching::{AlsoMatching, Answering, Matched},
-    traefik::rule::{Dialect, parse},
+    traefik::rule::Dialect,
 };
 
 pub use self::{admission::Admission, config::Config, request::Request};
@@ -81,9 +81,8 @@ fn hits<'a>(half: &'a Half, request: &Request) -> Result<Vec<Hit<'a>>, Error> {
     let mut hits = Vec::new();
     for hit in routers {
         let dialect = if request.way == Way::Tcp { Dialect::tcp } else { Dialect::http }(hit.router.rule_syntax);
-        // Traefik disables a router whose rule it cannot read.
-        let Ok(expr) = parse(&hit.router.rule, dialect) else { continue };
-        match rule::holds(&expr, dialect, request) {
+        let Some(expr) = hit.router.expr(dialect) else { continue };
+        match rule::holds(expr, dialect, request) {
             Some(true) => hits.push(hit),
             None if hits.is_empty() => return Err(Error::ClientIp(hit.name.to_owned())),
             Some(false) | None => {}

@@ -10,8 +10,8 @@ use charliehub_proto::matching::Matched;
 use tokio::task::spawn_blocking;
 use utoipa::IntoParams;
 
-use super::{Api, Problem, query::Parameters};
-use crate::matching::{self, Config, Error};
+use super::{Api, Problem, kept, query::Parameters};
+use crate::matching::{self, Error};
 
 const KNOWN: &[&str] = &["url", "client_ip", "method", "header", "entry_point"];
 
@@ -37,11 +37,9 @@ pub(super) struct Asked {
     responses((status = 200, body = Matched, description = "The router that answers, if any does"), Problem))]
 pub(super) async fn show(State(api): State<Api>, request: Request) -> Result<Json<Matched>, Problem> {
     let asked = asked(Parameters::of(request.uri())?)?;
-    let snapshot = api.current.load().ok_or_else(|| {
-        Problem::unavailable(1, "no configuration is served yet").remedy("try again once /readyz answers 200")
-    })?;
+    let config = kept::config(&api).await?;
     // Ten thousand rules take a while: not where other requests wait.
-    let judged = spawn_blocking(move || matching::answer(&Config::read(snapshot.body(false))?, &asked));
+    let judged = spawn_blocking(move || matching::answer(&config, &asked));
     let mut matched = judged.await.map_err(|_| Problem::internal())??;
     if let Some(answering) = &mut matched.answer {
         let client = api.pool.get().await?;

@@ -1,35 +1,33 @@
 //! `GET /api/routes`: what the newest rows and fragments compile to, each with its routers, and why one is closed.
 
 use axum::{
-    Json,
     extract::{Request, State as With},
+    response::Response,
 };
 use charliehub_proto::{
     domain::Protocol,
     route::{CompiledRoute, RouteState},
 };
 
-use super::{Api, Problem, query::Parameters};
+use super::{Api, Problem, kept, query::Parameters};
 use crate::{
-    compile::Compiler,
-    compile::{Route, State, StateKind},
+    compile::{Compiler, Route, State, StateKind},
     row::{Key, Row, Table},
-    store::read,
 };
 
 /// `GET /api/routes`: an entry for each row and fragment, as a bare array.
 #[utoipa::path(get, operation_id = "list_routes", path = "/api/routes", tag = "routes",
     responses((status = 200, body = Vec<CompiledRoute>, description = "What the rows and fragments compile to"), Problem))]
-pub(super) async fn list(With(api): With<Api>, request: Request) -> Result<Json<Vec<CompiledRoute>>, Problem> {
+pub(super) async fn list(With(api): With<Api>, request: Request) -> Result<Response, Problem> {
     Parameters::of(request.uri())?.done(&[])?;
-    let mut client = api.pool.get().await?;
-    let rows = read::newest(&mut client).await?;
-    drop(client); // others can have it meanwhile
-    let compiler = Compiler::of(&api.settings, rows.clone());
-    let routes = rows.iter().filter_map(|(key, row)| Some(shown(key, row, compiler.route(key)?)));
+    kept::of_rows(&api, &api.kept.routes, routes).await
+}
+
+fn routes(compiler: &Compiler) -> Vec<CompiledRoute> {
+    let routes = compiler.rows().iter().filter_map(|(key, row)| Some(shown(key, row, compiler.route(key)?)));
     let mut routes: Vec<CompiledRoute> = routes.collect();
     routes.sort_by(|a, b| (&a.name, &a.kind, a.id).cmp(&(&b.name, &b.kind, b.id)));
-    Ok(Json(routes))
+    routes
 }
 
 fn shown(key: &Key, row: &Row, route: &Route) -> CompiledRoute {

@@ -76,6 +76,7 @@ impl World {
             overview: Arc::default(),
             strict_locking,
             limits,
+            kept: Arc::default(),
         };
         let routes = router(api).route("/panics", get(async || -> Response { panic!("a test panics") }));
         let app = finish(routes, Hosts::new(BTreeSet::from(["edge.example.org".to_owned()])));

@@ -1,8 +1,11 @@
 //! What of a config decides who answers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
-use charliehub_proto::traefik::http::RuleSyntax;
+use charliehub_proto::traefik::{
+    http::RuleSyntax,
+    rule::{Dialect, Expr, parse},
+};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
@@ -35,6 +38,16 @@ pub(super) struct Router {
     pub(super) service: String,
     pub(super) parent_refs: Vec<String>,
     pub(super) tls: Option<IgnoredAny>,
+    /// Its rule as it was first asked for; `None`: Traefik cannot read it.
+    #[serde(skip)]
+    parsed: OnceLock<Option<Expr>>,
+}
+
+impl Router {
+    /// Traefik disables a router whose rule it cannot read. One router is always asked in one dialect.
+    pub(super) fn expr(&self, dialect: Dialect) -> Option<&Expr> {
+        self.parsed.get_or_init(|| parse(&self.rule, dialect).ok()).as_ref()
+    }
 }
 
 impl Config {

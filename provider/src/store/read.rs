@@ -287,6 +287,15 @@ pub async fn all(client: &impl GenericClient) -> Result<Rows, tokio_postgres::Er
     Ok(rows)
 }
 
+/// The newest revision, without its rows.
+pub async fn newest_revision(client: &impl GenericClient) -> Result<Held, tokio_postgres::Error> {
+    let rows = client.query_typed("SELECT n, token FROM charliehub.revision", &[]).await?;
+    match rows.first() {
+        Some(row) => Ok(Held { revision: row.try_get(0)?, token: row.try_get(1)? }),
+        None => Ok(Held { revision: 0, token: Uuid::nil() }),
+    }
+}
+
 /// The rows of the newest revision.
 pub async fn newest(client: &mut Client) -> Result<Rows, tokio_postgres::Error> {
     let one_snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
