@@ -9,6 +9,7 @@ mod audit;
 mod deploy_all;
 mod domains;
 mod events;
+mod drift;
 mod fields;
 mod fragments;
 mod instances;
@@ -58,6 +59,7 @@ pub use self::{
 use crate::{
     auth::{Auth, Caller, Hosts, Need, permit},
     compile::Settings,
+    config::Traefik,
     events::Events,
     instances::Instances,
     postgres::Pool,
@@ -84,6 +86,8 @@ pub struct Api {
     pub rehearsal: Arc<Rehearsal>,
     /// The Traefiks that poll, or are configured.
     pub instances: Arc<Instances>,
+    /// Those whose APIs are configured.
+    pub traefiks: Arc<Vec<Traefik>>,
     pub events: Arc<Events>,
     pub status: Arc<Status>,
     /// What the newest rows come to.
@@ -127,6 +131,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(surface::list))
         .routes(routes!(instances::list))
         .routes(routes!(events::follow))
+        .routes(routes!(drift::list))
         .routes(routes!(rehearse::run))
         .routes(routes!(revisions::read::list))
         .routes(routes!(revisions::read::get))

@@ -128,6 +128,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         rehearsal: Arc::new(Rehearsal::configured(&config.rehearse, Arc::clone(&settings))),
         settings,
         instances: Arc::clone(&instances),
+        traefiks: Arc::new(config.traefik.clone()),
         events: Arc::clone(&events),
         status: Arc::clone(&status),
         overview: Arc::clone(&overview),

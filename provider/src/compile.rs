@@ -180,8 +180,12 @@ impl Compiler {
 
     /// The row or fragment that an object of the configuration came from, by the words of Traefik's API: `http`, `routers`.
     pub fn who_has(&self, protocol: &str, kind: &str, name: &str) -> Option<Key> {
-        let section = Section::ALL.into_iter().find(|section| section.path() == (protocol, kind))?;
-        let protocol = [Protocol::Http, Protocol::Tcp].into_iter().find(|known| known.as_str() == protocol);
+        self.behind(Section::ALL.into_iter().find(|section| section.path() == (protocol, kind))?, name)
+    }
+
+    /// The row or fragment that an object of the configuration came from.
+    pub fn behind(&self, section: Section, name: &str) -> Option<Key> {
+        let protocol = [Protocol::Http, Protocol::Tcp].into_iter().find(|known| known.as_str() == section.path().0);
         let row = |name: &str| self.claims.get(&Claim::Name(protocol?, name.into())).next().copied();
         let of_row = || row(name).or_else(|| row(owner(name)?));
         self.fragments.named(&(section, name.into())).or_else(of_row)

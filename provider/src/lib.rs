@@ -22,6 +22,7 @@ pub mod restore;
 pub mod rehearse;
 pub mod decide;
 pub mod surface;
+pub mod drift;
 pub mod rollback;
 pub mod revisions;
 pub mod record;

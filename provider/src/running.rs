@@ -20,7 +20,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest answer that is taken: some 200,000 routers.
 const LARGEST: usize = 256 << 20;
-const PAGE: usize = 1_000;
+/// All, in nearly every Traefik: it lists and sorts all of them again for each page.
+const PAGE: usize = 20_000;
 /// The response header of the marker that holds the digest.
 const HEADER: &str = "X-Charliehub-Config";
 
@@ -179,7 +180,7 @@ impl Api {
         Ok(self.get::<Overview>("/api/overview").await?.providers)
     }
 
-    pub async fn entry_points(&mut self) -> Result<Vec<EntryPoint>, Error> {
+    pub async fn entry_points<T: DeserializeOwned>(&mut self) -> Result<Vec<T>, Error> {
         self.get("/api/entrypoints").await
     }
 

@@ -178,6 +178,11 @@ impl Traefik {
         self.mqtt
     }
 
+    /// The base URL of its API, as `[[traefik]]` has it.
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.api)
+    }
+
     /// What Traefik itself says, such as `/api/http/routers`.
     pub async fn api(&self, path: &str) -> serde_json::Value {
         self.try_api(path).await.unwrap_or_else(|e| panic!("{path}: {e:#}")).json()

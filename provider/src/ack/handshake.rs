@@ -20,7 +20,11 @@ use tokio_rustls::{
     },
 };
 
-use crate::{config::Traefik, running::Api, snapshot::Snapshot};
+use crate::{
+    config::Traefik,
+    running::{Api, EntryPoint},
+    snapshot::Snapshot,
+};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Asked for where no router says a host.
@@ -49,7 +53,7 @@ struct Router {
 /// Shakes hands where `snapshot` serves TLS. What is broken; what cannot be reached from here is not.
 pub(super) async fn everywhere(api: &mut Api, traefik: &Traefik, snapshot: &Snapshot) -> Option<String> {
     let config: Config = serde_json::from_slice(snapshot.body(false)).ok()?;
-    let entry_points = api.entry_points().await.ok()?;
+    let entry_points: Vec<EntryPoint> = api.entry_points().await.ok()?;
     let host = traefik.host.clone().or_else(|| host_of(traefik.api.as_deref()?))?;
     for entry_point in entry_points {
         let Some(port) = port_of(&entry_point.address) else { continue };

@@ -6,13 +6,15 @@ use axum::{
 };
 use charliehub_proto::{
     domain::Protocol,
+    instance::Owner,
     route::{CompiledRoute, RouteState},
 };
 
 use super::{Api, Problem, kept, query::Parameters};
 use crate::{
     compile::{Compiler, Route, State, StateKind},
-    row::{Key, Row, Table},
+    publish::owner,
+    row::{Key, Row},
 };
 
 /// `GET /api/routes`: an entry for each row and fragment, as a bare array.
@@ -31,20 +33,10 @@ fn routes(compiler: &Compiler) -> Vec<CompiledRoute> {
 }
 
 fn shown(key: &Key, row: &Row, route: &Route) -> CompiledRoute {
-    let (kind, name) = match row {
-        Row::Fragment(fragment) => (fragment.kind.clone(), fragment.name.clone()),
-        Row::Domain(_) => ("domain".to_owned(), row.name()),
-        Row::Bad(bad) => {
-            let kind = match key.table {
-                Table::Domains => "domain",
-                Table::Fragments => bad.raw.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default(),
-            };
-            (kind.to_owned(), row.name())
-        }
-    };
+    let Owner { id, kind, name } = owner(*key, row);
     let of_kind = kind.split_once('.').map(|(protocol, _)| protocol).filter(|protocol| *protocol != "tls");
     CompiledRoute {
-        id: key.id,
+        id,
         protocol: route.protocol.map(Protocol::as_str).or(of_kind).map(str::to_owned),
         kind,
         name,

@@ -71,6 +71,7 @@ impl World {
             settings,
             rehearsal,
             instances: Arc::default(),
+            traefiks: Arc::default(),
             events: Arc::default(),
             status: Arc::default(),
             overview: Arc::default(),

@@ -66,8 +66,9 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     tell(looked.unwrap_or_else(|error| vec![Finding::critical(format!("database: {error:#}"), "")]))?;
     tell(vec![Finding::ok(traefik::static_configuration(config))])?;
     tell(rehearsal(config).await)?;
+    let served = if config.traefik.is_empty() { None } else { traefik::served(config).await };
     for traefik in &config.traefik {
-        tell(traefik::check(traefik, config).await)?;
+        tell(traefik::check(traefik, config, served.as_ref()).await)?;
     }
     Ok(if worst == State::Critical { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

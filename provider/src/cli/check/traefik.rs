@@ -2,10 +2,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::Finding;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use super::{
+    super::{database, export},
+    Finding,
+};
 use crate::{
     config::{Config, Traefik},
-    running::Api,
+    drift,
+    running::{Api, EntryPoint},
 };
 
 /// The lines of Traefik's static configuration that belong together: a poll is always open, and never cut off.
@@ -20,7 +27,14 @@ pub(super) fn static_configuration(config: &Config) -> String {
     )
 }
 
-pub(super) async fn check(traefik: &Traefik, config: &Config) -> Vec<Finding> {
+/// The newest config that was served; none where there is none yet, or no database.
+pub(super) async fn served(config: &Config) -> Option<Value> {
+    let work = async |client: &mut Client| export::exact(client, None).await;
+    let bytes = database::with(config, async |opened| opened.run(work).await).await.ok().flatten()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+pub(super) async fn check(traefik: &Traefik, config: &Config, served: Option<&Value>) -> Vec<Finding> {
     let name = &traefik.instance;
     let Some((address, mut api)) = traefik.api.as_ref().zip(Api::of(traefik)) else {
         let what = format!("Traefik {name}: without `api` nobody knows what it runs");
@@ -39,7 +53,7 @@ pub(super) async fn check(traefik: &Traefik, config: &Config) -> Vec<Finding> {
         Ok(_) | Err(_) => {}
     }
     if let Some(configured) = &config.compile.entry_points
-        && let Ok(entry_points) = api.entry_points().await
+        && let Ok(entry_points) = api.entry_points::<EntryPoint>().await
     {
         let there: BTreeSet<String> = entry_points.into_iter().map(|entry_point| entry_point.name).collect();
         for missing in configured.difference(&there) {
@@ -52,5 +66,34 @@ pub(super) async fn check(traefik: &Traefik, config: &Config) -> Vec<Finding> {
             ));
         }
     }
+    if let Some(served) = served {
+        findings.push(drift(name, &mut api, served).await);
+    }
     findings
+}
+
+/// So many differences are told; `/api/drift` tells all.
+const TOLD: usize = 3;
+
+/// Does it run what was served?
+async fn drift(name: &str, api: &mut Api, served: &Value) -> Finding {
+    let digest = drift::marker(served).unwrap_or_default();
+    let running = match drift::read::running(api, digest).await {
+        Ok(running) => running,
+        Err(error) => {
+            let remedy = "open /api/http, /api/tcp, /api/udp and /api/entrypoints of its API to the provider";
+            return Finding::warning(format!("Traefik {name}: what it runs cannot be read: {error}"), remedy);
+        }
+    };
+    let found = drift::compare(served, &running, &|_, _| None);
+    if found.is_empty() {
+        return Finding::ok(format!("Traefik {name}: runs what the rows say"));
+    }
+    let told = found.iter().take(TOLD).map(|one| {
+        format!("{} {} {} is {}: {}", one.protocol, one.object, one.name, drift::word(one.kind), one.detail)
+    });
+    let told = told.collect::<Vec<_>>().join("; ");
+    let more = if found.len() > TOLD { "; ..." } else { "" };
+    let what = format!("Traefik {name}: {} things run otherwise than the rows say: {told}{more}", found.len());
+    Finding::warning(what, "GET /api/drift tells all of them, with their rows")
 }
