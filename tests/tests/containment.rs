@@ -1,4 +1,5 @@
 //! What one Traefik refuses costs nobody else a route: it is said, and something that it takes is given in its place.
+#![allow(clippy::unwrap_used, reason = "fails as its stories do")]
 
 use std::{
     io::{Read as _, Write as _},
