@@ -11,6 +11,7 @@
 
 mod access;
 mod answer;
+mod changes;
 mod fragments;
 mod index;
 mod middleware;
@@ -35,10 +36,11 @@ use std::{
     sync::Arc,
 };
 
-use charliehub_proto::domain::{Protocol, ServiceType};
+use charliehub_proto::domain::{Protocol, ServiceType, Status};
 
 pub use self::{
     answer::{Answer, Door, Reach},
+    changes::Changes,
     middleware::owner,
     route::{Counts, Route, State, StateKind},
     section::{Pieces, Section},
@@ -73,9 +75,15 @@ pub struct Compiler {
     outputs: BTreeMap<Key, Output>,
     uses: Uses,
     pieces: Pieces,
+    /// Nobody who asks for none pays for it.
+    changes: Changes,
+    /// Rows that are in maintenance.
+    maintained: BTreeSet<Key>,
+    /// Rows and fragments that are closed.
+    closed: BTreeSet<Key>,
     counts: Counts,
     /// Rows and fragments that are closed whatever they say, and why.
-    closed: BTreeMap<Key, String>,
+    shut: BTreeMap<Key, String>,
 }
 
 /// What a change touched, to be compiled again.
@@ -102,8 +110,11 @@ impl Compiler {
             outputs: BTreeMap::new(),
             uses: Uses::default(),
             pieces: Pieces::new(),
+            changes: Changes::All,
+            maintained: BTreeSet::new(),
+            closed: BTreeSet::new(),
             counts: Counts::default(),
-            closed: BTreeMap::new(),
+            shut: BTreeMap::new(),
         };
         new.refresh_store();
         new
@@ -135,6 +146,10 @@ impl Compiler {
                     touched.fragments.insert(key);
                 }
             }
+            match row.as_deref() {
+                Some(Row::Domain(row)) if row.status == Status::Maintenance => self.maintained.insert(key),
+                _ => self.maintained.remove(&key),
+            };
             let old = match row {
                 Some(row) => self.rows.insert(key, row),
                 None => self.rows.remove(&key),
@@ -146,9 +161,9 @@ impl Compiler {
     }
 
     /// Closes these and no others in their places, whatever they say.
-    pub fn close(&mut self, closed: BTreeMap<Key, String>) {
+    pub fn shut(&mut self, shut: BTreeMap<Key, String>) {
         let mut touched = Touched::default();
-        for key in self.closed.keys().chain(closed.keys()).filter(|key| self.closed.get(key) != closed.get(key)) {
+        for key in self.shut.keys().chain(shut.keys()).filter(|key| self.shut.get(key) != shut.get(key)) {
             match key.table {
                 Table::Domains => touched.keys.insert(*key),
                 Table::Fragments => {
@@ -157,7 +172,7 @@ impl Compiler {
                 }
             };
         }
-        self.closed = closed;
+        self.shut = shut;
         self.compile(touched);
     }
 
@@ -191,6 +206,16 @@ impl Compiler {
         self.fragments.named(&(section, name.into())).or_else(of_row)
     }
 
+    /// Those that do not run as they say, in the order of the keys.
+    pub fn closed(&self) -> impl Iterator<Item = &Key> {
+        self.closed.iter()
+    }
+
+    /// The rows that are in maintenance, whether they run or not.
+    pub fn maintained(&self) -> impl Iterator<Item = &Arc<Row>> {
+        self.maintained.iter().filter_map(|key| self.rows.get(key))
+    }
+
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -198,6 +223,11 @@ impl Compiler {
     /// Every object of the configuration.
     pub fn pieces(&self) -> &Pieces {
         &self.pieces
+    }
+
+    /// Which pieces are others than when this was called last.
+    pub fn take_changes(&mut self) -> Changes {
+        self.changes.take()
     }
 
     /// Forgets the place of a row.
@@ -255,7 +285,7 @@ impl Compiler {
         if touched.judge {
             let (claims, rows) = (&self.claims, &self.rows);
             let taken = |protocol, name: &str| taken(claims, rows, protocol, name);
-            let changes = self.fragments.judge(&self.settings, &self.closed, &taken);
+            let changes = self.fragments.judge(&self.settings, &self.shut, &taken);
             for name in &changes.names {
                 touched.keys.extend(self.wants.get(name));
             }
@@ -290,7 +320,7 @@ impl Compiler {
             Place::At(spot) => (spot, None),
         };
         let mut spot = std::borrow::Cow::Borrowed(spot);
-        let mut trouble = reason.or_else(|| spot.fault.clone()).or_else(|| self.closed.get(&key).cloned());
+        let mut trouble = reason.or_else(|| spot.fault.clone()).or_else(|| self.shut.get(&key).cloned());
         for claim in place.claims() {
             let Some(other) = self.claims.get(&claim).find(|other| **other != key) else { continue };
             match claim {
@@ -338,46 +368,47 @@ impl Compiler {
             }
             if let Some(old) = self.outputs.remove(&key) {
                 for piece in &old.pieces {
-                    remove(&mut self.pieces, piece.section, &piece.name);
+                    self.take_out(piece.section, &piece.name);
                 }
                 for shared in &old.shared {
                     if self.uses.remove(*shared) {
                         let piece = shared.piece(&self.settings);
-                        remove(&mut self.pieces, piece.section, &piece.name);
+                        self.take_out(piece.section, &piece.name);
                     }
                 }
                 for name in &old.wants {
                     self.wants.remove(name, &key);
                 }
-                self.count(&old.route, false);
+                self.count(key, &old.route, false);
             }
             coming.extend(output.map(|output| (key, output)));
         }
         for (key, output) in coming {
             for piece in &output.pieces {
-                insert(&mut self.pieces, piece.section, &piece.name, &piece.text);
+                self.put_in(piece.section, &piece.name, &piece.text);
             }
             for shared in &output.shared {
                 if self.uses.add(*shared) {
                     let piece = shared.piece(&self.settings);
-                    insert(&mut self.pieces, piece.section, &piece.name, &piece.text);
+                    self.put_in(piece.section, &piece.name, &piece.text);
                 }
             }
             for name in &output.wants {
                 self.wants.insert(name.clone(), key);
             }
-            self.count(&output.route, true);
+            self.count(key, &output.route, true);
             self.outputs.insert(key, output);
         }
         let routers = [Section::HttpRouters, Section::TcpRouters, Section::UdpRouters];
         self.counts.routers = routers.iter().filter_map(|section| self.pieces.get(section)).map(BTreeMap::len).sum();
     }
 
-    fn count(&mut self, route: &Route, plus: bool) {
+    fn count(&mut self, key: Key, route: &Route, plus: bool) {
         let step = |n: &mut usize| *n = if plus { *n + 1 } else { n.saturating_sub(1) };
         let kind = route.state.kind();
         if kind == StateKind::Closed {
-            step(&mut self.counts.quarantined);
+            let _ = if plus { self.closed.insert(key) } else { self.closed.remove(&key) };
+            self.counts.quarantined = self.closed.len();
         }
         if let Some(protocol) = route.protocol {
             let count = self.counts.routes.entry((protocol, kind)).or_default();
@@ -389,9 +420,25 @@ impl Compiler {
     }
 
     fn refresh_store(&mut self) {
-        remove(&mut self.pieces, Section::TlsStores, DEFAULT);
+        let name = DEFAULT.into();
+        self.take_out(Section::TlsStores, &name);
         if let Some(text) = self.fragments.default_store(&self.settings) {
-            insert(&mut self.pieces, Section::TlsStores, &DEFAULT.into(), &text);
+            self.put_in(Section::TlsStores, &name, &text);
+        }
+    }
+
+    fn put_in(&mut self, section: Section, name: &Arc<str>, text: &Arc<str>) {
+        self.changes.add(section, name);
+        self.pieces.entry(section).or_default().insert(Arc::clone(name), Arc::clone(text));
+    }
+
+    fn take_out(&mut self, section: Section, name: &Arc<str>) {
+        self.changes.add(section, name);
+        if let Some(inner) = self.pieces.get_mut(&section) {
+            inner.remove(name);
+            if inner.is_empty() {
+                self.pieces.remove(&section);
+            }
         }
     }
 }
@@ -408,17 +455,4 @@ fn taken(claims: &Index<Claim>, rows: &Rows, protocol: Protocol, name: &str) -> 
     let proxy =
         matches!(rows.get(&by).map(|row| &**row), Some(Row::Domain(row)) if row.service_type == ServiceType::Proxy);
     Some(Taken { by, service: proxy && keys.next().is_none() })
-}
-
-fn insert(pieces: &mut Pieces, section: Section, name: &Arc<str>, text: &Arc<str>) {
-    pieces.entry(section).or_default().insert(Arc::clone(name), Arc::clone(text));
-}
-
-fn remove(pieces: &mut Pieces, section: Section, name: &str) {
-    if let Some(inner) = pieces.get_mut(&section) {
-        inner.remove(name);
-        if inner.is_empty() {
-            pieces.remove(&section);
-        }
-    }
 }

@@ -181,7 +181,7 @@ impl Instance {
             }
             if other || fresh {
                 seen.sent = Some((Arc::clone(snapshot), at));
-                seen.progress.sent(snapshot.digest(), snapshot.body(false).len(), fresh, now);
+                seen.progress.sent(snapshot.digest(), snapshot.encoded.length, fresh, now);
             }
         });
         if self.api.is_some() {

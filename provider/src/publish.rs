@@ -3,6 +3,7 @@
 //! Holds the newest rows and what they compile to and, while a revision is withheld, the rows that run in its place: the
 //! last good ones with the newest restrictions on top. No I/O; what must be kept goes to `record`.
 
+mod behind;
 mod fitted;
 mod restrict;
 #[cfg(test)]
@@ -23,13 +24,14 @@ use charliehub_proto::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use self::{
+    behind::Behind,
+    fitted::{Policy, owner},
+    restrict::restricted,
+};
 use self::{
     fitted::{Fit, Judge},
     restrict::{Hosts, is_protected},
-};
-pub use self::{
-    fitted::{Policy, owner},
-    restrict::restricted,
 };
 use crate::{
     compile::{Compiler, Counts, Settings, State},
@@ -63,7 +65,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Served {
     pub snapshot: Arc<Snapshot>,
-    pub rows: Rows,
+    pub rows: Behind,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,8 @@ impl Withheld {
 #[derive(Debug)]
 pub struct Publisher {
     newest: Compiler,
+    /// What the newest rows compile to, as bytes.
+    draft: Draft,
     newest_held: Option<Held>,
     /// What ran when we started, until the first reading.
     start: Option<(Held, Rows)>,
@@ -121,6 +125,8 @@ pub struct Publisher {
     fits: BTreeMap<Arc<str>, Fit>,
     /// The rows that run, for those.
     ran: Rows,
+    /// The newest rows were told as those behind what runs, all of them up to the last reading.
+    told: bool,
     /// How many rows the last reading changed.
     changed: usize,
 }
@@ -129,6 +135,7 @@ impl Publisher {
     pub fn new(settings: Arc<Settings>, limits: Limits, current: Arc<Current>) -> Self {
         Self {
             newest: Compiler::new(settings),
+            draft: Draft::default(),
             newest_held: None,
             start: None,
             withheld: None,
@@ -138,6 +145,7 @@ impl Publisher {
             policy: Policy { containment: false, regression: Regression::Nothing },
             fits: BTreeMap::new(),
             ran: Rows::new(),
+            told: false,
             changed: 0,
         }
     }
@@ -153,8 +161,14 @@ impl Publisher {
     pub fn resume(&mut self, good: Good) {
         self.guard.agreed(good.size);
         self.fits.values_mut().for_each(|fit| fit.resume(true));
-        self.run(Snapshot::new(good.held, None, good.encoded, good.size, None, messages(&good.rows)), &good.rows, None);
-        self.start = Some((good.held, good.rows));
+        let messages = messages(good.rows.values());
+        let next = Snapshot::new(good.held, None, good.encoded, good.size, None, messages);
+        let rows = Behind::All(good.rows);
+        self.run(next, &rows);
+        self.start = match rows {
+            Behind::All(rows) => Some((good.held, rows)),
+            Behind::Since(_) => None,
+        };
     }
 
     /// What the newest rows compile to, whether it runs or not.
@@ -197,7 +211,7 @@ impl Publisher {
         if held == newest {
             self.guard.agreed(size(&self.newest));
             self.withheld = None;
-            return Outcome::Served(self.serve_newest(newest, None, now));
+            return Outcome::Served(self.serve_newest(newest, &[], now));
         }
         withheld.base = rows;
         withheld.base_held = held;
@@ -236,12 +250,10 @@ impl Publisher {
         };
         match verdict {
             Verdict::Accept => {
-                // Only where the rows before the step are those that ran.
-                let undo = Some(&*undo).filter(|_| self.withheld.is_none() && self.start.is_none());
                 if self.withheld.take().is_some() {
                     tracing::info!(revision = held.revision, "the newest revision is withheld no longer");
                 }
-                Outcome::Served(self.serve_newest(held, undo, now))
+                Outcome::Served(self.serve_newest(held, &undo, now))
             }
             Verdict::Withhold(reason) => {
                 self.withhold(held, reason, undo);
@@ -278,31 +290,59 @@ impl Publisher {
         at_doors(all.iter().zip(was).map(|(door, was)| (door, was, self.newest.answer(door))))
     }
 
-    fn serve_newest(&mut self, held: Held, undo: Option<&[Change]>, now: Instant) -> Served {
+    /// `undo` is the way back to what was told last.
+    fn serve_newest(&mut self, held: Held, undo: &[Change], now: Instant) -> Served {
         let size = size(&self.newest);
         self.start = None;
         self.guard.runs(size, now);
-        let encoded = self.encode(&self.newest);
-        let rows = self.newest.rows().clone();
-        let next = Snapshot::new(held, None, encoded, size, self.written_at, messages(&rows));
-        let next = next.with_tls_of(self.newest.pieces());
-        Served { snapshot: self.run(next, &rows, undo), rows }
+        let encoded = self.encode_newest();
+        let messages = messages(self.newest.maintained());
+        let next = self.with_tls(Snapshot::new(held, None, encoded, size, self.written_at, messages), &self.newest);
+        let rows = self.newest.rows();
+        let rows = if std::mem::replace(&mut self.told, true) {
+            Behind::Since(undo.iter().map(|(key, _)| (*key, rows.get(key).cloned())).collect())
+        } else {
+            Behind::All(rows.clone())
+        };
+        Served { snapshot: self.run(next, &rows), rows }
     }
 
-    /// Swaps in what all get, and what some get in its place. `undo`: what changed, with what it was, where that is known.
-    fn run(&mut self, next: Snapshot, rows: &Rows, undo: Option<&[Change]>) -> Arc<Snapshot> {
+    /// Says how `next` speaks TLS, where somebody will ask for it.
+    fn with_tls(&self, next: Snapshot, compiler: &Compiler) -> Snapshot {
+        if self.fits.is_empty() { next } else { next.with_tls_of(compiler.pieces()) }
+    }
+
+    /// Swaps in what all get, and what some get in its place.
+    fn run(&mut self, next: Snapshot, rows: &Behind) -> Arc<Snapshot> {
         let mut own = Own::new();
         if !self.fits.is_empty() {
-            let changed = undo.map_or_else(|| differences(&self.ran, rows), <[Change]>::to_vec);
-            self.ran.clone_from(rows);
+            let changed = self.ran_before(rows);
+            let revision = next.withheld.unwrap_or(next.held.revision);
             for (instance, fit) in &mut self.fits {
-                let revision = next.withheld.unwrap_or(next.held.revision);
-                let given = fit.give(rows, &changed, revision, self.newest.settings());
+                let given = fit.give(&self.ran, &changed, revision, self.newest.settings());
                 own.extend(fitting(instance, given, &next, &self.current));
                 fit.given(own.get(instance).map_or(next.digest(), |own| own.digest()));
             }
         }
         self.current.swap(next, own)
+    }
+
+    /// Takes the rows that run from now on; what changed, as it was.
+    fn ran_before(&mut self, rows: &Behind) -> Vec<Change> {
+        match rows {
+            Behind::All(rows) => {
+                let changed = differences(&self.ran, rows);
+                self.ran.clone_from(rows);
+                changed
+            }
+            Behind::Since(changes) => {
+                let mut take = |(key, row): (&Key, &Option<Arc<Row>>)| match row {
+                    Some(row) => (*key, self.ran.insert(*key, Arc::clone(row))),
+                    None => (*key, self.ran.remove(key)),
+                };
+                changes.iter().map(&mut take).collect()
+            }
+        }
     }
 
     /// An instance told what it did with what it was given. True when it is given something else from now on.
@@ -385,6 +425,7 @@ impl Publisher {
 
     fn serve_withheld(&mut self, held: Held, reason: Reason) -> Outcome {
         let Some(withheld) = &self.withheld else { return Outcome::Nothing };
+        self.told = false;
         let (base, base_held) = (withheld.base.clone(), withheld.base_held);
         let running = self.compile(restricted(&base, self.newest.rows()));
         let (size_running, waits) = (size(&running), Some(held.revision));
@@ -399,28 +440,32 @@ impl Publisher {
                 runs.messages.clone(),
             ),
             _ => {
-                let messages = messages(running.rows());
-                Snapshot::new(base_held, waits, self.encode(&running), size_running, self.written_at, messages)
-                    .with_tls_of(running.pieces())
+                let messages = messages(running.maintained());
+                let encoded = encoded(&Draft::new(running.pieces()), self.current.load().as_deref());
+                let next = Snapshot::new(base_held, waits, encoded, size_running, self.written_at, messages);
+                self.with_tls(next, &running)
             }
         };
-        let snapshot = self.run(next, running.rows(), None);
-        let candidate = Candidate { held, encoded: self.encode(&self.newest), size: size(&self.newest), reason };
-        Outcome::Withheld { served: Served { snapshot, rows: base }, candidate }
+        let running_rows = Behind::All(running.rows().clone());
+        let snapshot = self.run(next, &running_rows);
+        let encoded = self.encode_newest();
+        let candidate = Candidate { held, encoded, size: size(&self.newest), reason };
+        Outcome::Withheld { served: Served { snapshot, rows: Behind::All(base) }, candidate }
     }
 
     fn compile(&self, rows: Rows) -> Compiler {
         Compiler::of(self.newest.settings(), rows)
     }
 
-    fn encode(&self, compiler: &Compiler) -> Arc<Encoded> {
-        encode(compiler, self.current.load().as_deref())
+    fn encode_newest(&mut self) -> Arc<Encoded> {
+        let changes = self.newest.take_changes();
+        self.draft.update(self.newest.pieces(), &changes);
+        encoded(&self.draft, self.current.load().as_deref())
     }
 }
 
-/// The bytes of what `compiler` holds; those that are served already when they are the same.
-fn encode(compiler: &Compiler, served: Option<&Snapshot>) -> Arc<Encoded> {
-    let draft = Draft::new(compiler.pieces());
+/// The bytes of `draft`; those that are served already when they are the same.
+fn encoded(draft: &Draft, served: Option<&Snapshot>) -> Arc<Encoded> {
     match served {
         Some(snapshot) if **snapshot.digest() == *draft.digest() => Arc::clone(&snapshot.encoded),
         _ => Arc::new(draft.finish()),
@@ -435,7 +480,7 @@ fn fitting(
     current: &Current,
 ) -> Option<(Arc<str>, Arc<Snapshot>)> {
     let given = given?;
-    let encoded = encode(given, current.load_for(instance).as_deref());
+    let encoded = encoded(&Draft::new(given.pieces()), current.load_for(instance).as_deref());
     let (held, waits, messages) = (shared.held, shared.withheld, shared.messages.clone());
     let snapshot =
         Snapshot::new(held, waits, encoded, size(given), shared.written_at, messages).with_tls_of(given.pieces());
@@ -475,8 +520,8 @@ fn served(rows: &Rows, key: &Key) -> bool {
     rows.get(key).is_some_and(|row| is_served(row))
 }
 
-fn messages(rows: &Rows) -> BTreeMap<Uuid, Arc<str>> {
-    let maintained = rows.values().filter_map(|row| domain(row)).filter(|row| row.status == Status::Maintenance);
+fn messages<'a>(rows: impl Iterator<Item = &'a Arc<Row>>) -> BTreeMap<Uuid, Arc<str>> {
+    let maintained = rows.filter_map(|row| domain(row)).filter(|row| row.status == Status::Maintenance);
     maintained
         .map(|row| (row.id, row.maintenance_message.as_deref().unwrap_or("Down for maintenance.").into()))
         .collect()
@@ -500,7 +545,7 @@ impl Overview {
 
 /// The rows that do not run as they say, with the reason.
 fn quarantined(compiler: &Compiler) -> impl Iterator<Item = (&Key, &str)> {
-    compiler.routes().filter_map(|(key, route)| match &route.state {
+    compiler.closed().filter_map(|key| match &compiler.route(key)?.state {
         State::Closed { reason } => Some((key, &**reason)),
         State::Live | State::Maintenance | State::Off => None,
     })

@@ -10,15 +10,20 @@ use std::{
 };
 
 use metrics::counter;
-use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
+use tokio::{
+    sync::Notify,
+    task::spawn_blocking,
+    time::{sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics as name,
     postgres::Pool,
-    publish::Served,
+    publish::{Behind, Served},
+    row::Rows,
     snapshot::{
-        disk,
+        Snapshot, disk,
         disk::Good,
         history::{
             self, Candidate,
@@ -27,10 +32,9 @@ use crate::{
     },
 };
 
-/// A config larger than this is written to disk at most once a second.
-const LARGE: usize = 1 << 20;
 /// Records wait this long after a change: Traefik's reload needs the processor first, and changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Between two writes of a large config, and before what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 const PRUNE_EVERY: Duration = Duration::from_hours(1);
 /// Configs that wait for their line in the history; older ones were overtaken.
@@ -38,8 +42,10 @@ const WAITING: usize = 16;
 
 #[derive(Debug, Default)]
 struct Pending {
-    disk: Option<Arc<Served>>,
-    served: Option<Arc<Served>>,
+    disk: Option<Arc<Snapshot>>,
+    /// Of the rows behind it, what the disk's keeper does not know.
+    rows: Option<Behind>,
+    served: Option<Arc<Snapshot>>,
     withheld: Vec<Candidate>,
 }
 
@@ -55,10 +61,14 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn served(&self, served: Served) {
-        let served = Arc::new(served);
+        let Served { snapshot, rows } = served;
         self.with(|pending| {
-            pending.disk = Some(Arc::clone(&served));
-            pending.served = Some(served);
+            match &mut pending.rows {
+                Some(waiting) => waiting.add(rows),
+                waiting @ None => *waiting = Some(rows),
+            }
+            pending.disk = Some(Arc::clone(&snapshot));
+            pending.served = Some(snapshot);
         });
         self.disk.notify_one();
         self.history.notify_one();
@@ -81,29 +91,35 @@ impl Recorder {
     /// Keeps the last known good config in `dir` until `stop`; what is pending then is still written.
     pub async fn keep_on_disk(self: Arc<Self>, dir: PathBuf, stop: CancellationToken) {
         let mut failing = false;
+        let mut rows = Rows::new();
         loop {
             let stopped = tokio::select! {
                 () = async { self.disk.notified().await; sleep(SETTLE).await } => false,
                 () = stop.cancelled() => true,
             };
-            let Some(served) = self.with(|pending| pending.disk.take()) else {
+            let (served, news) = self.with(|pending| (pending.disk.take(), pending.rows.take()));
+            if let Some(news) = news {
+                news.bring(&mut rows);
+            }
+            let Some(served) = served else {
                 if stopped {
                     return;
                 }
                 continue;
             };
-            let large = served.snapshot.body(false).len() > LARGE;
-            let good = Good {
-                held: served.snapshot.held,
-                size: served.snapshot.size,
-                encoded: Arc::clone(&served.snapshot.encoded),
-                rows: served.rows.clone(),
-            };
+            let large = served.encoded.is_large();
+            let good = Arc::new(Good {
+                held: served.held,
+                size: served.size,
+                encoded: Arc::clone(&served.encoded),
+                rows: std::mem::take(&mut rows),
+            });
             let written = spawn_blocking({
-                let dir = dir.clone();
+                let (dir, good) = (dir.clone(), Arc::clone(&good));
                 move || disk::write(&dir, &good)
             })
             .await;
+            rows = Arc::try_unwrap(good).map_or_else(|good| good.rows.clone(), |good| good.rows);
             match written {
                 Ok(Ok(())) if failing => {
                     failing = false;
@@ -135,13 +151,14 @@ impl Recorder {
     /// Keeps configs in the database's history until `stop`.
     pub async fn keep_in_history(self: Arc<Self>, pool: Pool, retention: Retention, stop: CancellationToken) {
         let mut prune_at = tokio::time::Instant::now();
+        let mut not_before = prune_at;
         let mut reason = "start";
         let mut failing = false;
         loop {
             tokio::select! {
-                () = async { self.history.notified().await; sleep(SETTLE).await } => {}
+                () = async { self.history.notified().await; sleep(SETTLE).await; sleep_until(not_before).await } => {}
                 () = self.withheld.notified() => {}
-                () = tokio::time::sleep_until(prune_at) => {}
+                () = sleep_until(prune_at) => {}
                 () = stop.cancelled() => return,
             }
             let (served, withheld) =
@@ -150,8 +167,11 @@ impl Recorder {
             let due = (now >= prune_at).then_some(retention);
             match write(&pool, served.as_deref(), reason, &withheld, due).await {
                 Ok(more) => {
-                    if served.is_some() {
+                    if let Some(served) = &served {
                         reason = "change";
+                        if served.encoded.is_large() {
+                            not_before = now + AGAIN;
+                        }
                     }
                     if due.is_some() {
                         prune_at = now + if more { AGAIN } else { PRUNE_EVERY };
@@ -181,7 +201,7 @@ impl Recorder {
 /// Writes what there is, and forgets a step; true when there is more to forget.
 async fn write(
     pool: &Pool,
-    served: Option<&Served>,
+    served: Option<&Snapshot>,
     reason: &'static str,
     withheld: &[Candidate],
     retention: Option<Retention>,
@@ -191,7 +211,7 @@ async fn write(
     }
     let mut client = pool.get().await?;
     if let Some(served) = served {
-        history::served(&mut client, &served.snapshot, reason).await?;
+        history::served(&mut client, served, reason).await?;
     }
     for candidate in withheld {
         history::withheld(&mut client, candidate).await?;

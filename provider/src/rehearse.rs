@@ -118,7 +118,7 @@ impl Rehearsal {
     /// What Traefik would get for these rows.
     pub fn candidate(&self, rows: Rows) -> Bytes {
         let compiler = Compiler::of(&self.settings.compile, rows);
-        Draft::new(compiler.pieces()).finish().identity
+        Draft::new(compiler.pieces()).finish().identity()
     }
 
     /// Lets a Traefik load `candidate`, the JSON that [`candidate`](Self::candidate) makes or anybody else's. It ends

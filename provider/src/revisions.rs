@@ -205,7 +205,7 @@ async fn rows_of(client: &impl GenericClient, n: i64) -> Result<Rows, Error> {
 /// What rows compile to, as Traefik would get it.
 fn compiled(n: i64, rows: &Rows, settings: &Arc<Settings>) -> Result<Value, Error> {
     let compiler = Compiler::of(settings, rows.clone());
-    parsed(n, &Draft::new(compiler.pieces()).finish().identity)
+    parsed(n, &Draft::new(compiler.pieces()).finish().identity())
 }
 
 /// The rows that are not the same.

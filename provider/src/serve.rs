@@ -4,6 +4,7 @@
 //! one. [`poll`] answers `GET /traefik`, [`health`] the probes.
 
 pub mod health;
+mod inflated;
 mod poll;
 mod stall;
 

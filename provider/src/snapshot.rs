@@ -14,7 +14,6 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -79,11 +78,6 @@ impl Snapshot {
     /// Equal exactly for equal configs.
     pub fn digest(&self) -> &Arc<str> {
         &self.encoded.digest
-    }
-
-    /// The body, compressed or not.
-    pub fn body(&self, gzip: bool) -> &Bytes {
-        if gzip { &self.encoded.gzip } else { &self.encoded.identity }
     }
 }
 
@@ -191,18 +185,14 @@ impl Current {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
+
     use super::*;
 
     fn snapshot(digest: &str, revision: i64) -> Snapshot {
-        let encoded = Encoded { digest: digest.into(), identity: Bytes::new(), gzip: Bytes::new() };
-        Snapshot::new(
-            Held { revision, token: Uuid::nil() },
-            None,
-            Arc::new(encoded),
-            Size::default(),
-            None,
-            BTreeMap::new(),
-        )
+        let encoded = Encoded::of(digest.into(), Bytes::new(), Bytes::new());
+        let held = Held { revision, token: Uuid::nil() };
+        Snapshot::new(held, None, Arc::new(encoded), Size::default(), None, BTreeMap::new())
     }
 
     #[tokio::test]

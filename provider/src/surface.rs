@@ -66,7 +66,7 @@ fn of_fragments(compiler: &Compiler) -> Vec<Surface> {
     if routers.is_empty() {
         return Vec::new();
     }
-    let config = Config::read(&Draft::new(compiler.pieces()).finish().identity).unwrap_or_default();
+    let config = Config::read(&Draft::new(compiler.pieces()).finish().identity()).unwrap_or_default();
     let of = |((section, name), id): (&(Section, Arc<str>), uuid::Uuid)| {
         let tcp = *section == Section::TcpRouters;
         let admission = Admission::of(&config, tcp, name)?;

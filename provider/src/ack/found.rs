@@ -71,7 +71,7 @@ pub(super) fn pretence(snapshot: &Snapshot, running: &Running) -> Option<String>
     struct Router {
         rule: String,
     }
-    let config: Config = serde_json::from_slice(snapshot.body(false)).ok()?;
+    let config: Config = serde_json::from_slice(&snapshot.encoded.identity()).ok()?;
     let mut missing = Vec::new();
     let mut extra = Vec::new();
     for (protocol, half) in [("http", &config.http), ("tcp", &config.tcp), ("udp", &config.udp)] {

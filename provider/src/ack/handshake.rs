@@ -52,7 +52,7 @@ struct Router {
 
 /// Shakes hands where `snapshot` serves TLS. What is broken; what cannot be reached from here is not.
 pub(super) async fn everywhere(api: &mut Api, traefik: &Traefik, snapshot: &Snapshot) -> Option<String> {
-    let config: Config = serde_json::from_slice(snapshot.body(false)).ok()?;
+    let config: Config = serde_json::from_slice(&snapshot.encoded.identity()).ok()?;
     let entry_points: Vec<EntryPoint> = api.entry_points().await.ok()?;
     let host = traefik.host.clone().or_else(|| host_of(traefik.api.as_deref()?))?;
     for entry_point in entry_points {

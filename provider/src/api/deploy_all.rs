@@ -60,7 +60,7 @@ fn unread(why: &str) -> Problem {
 /// The names of what is served differently.
 fn changed(before: Option<&Snapshot>, after: Option<&Snapshot>) -> Vec<String> {
     let [before, after] = [before, after].map(|snapshot| {
-        snapshot.and_then(|snapshot| serde_json::from_slice(snapshot.body(false)).ok()).unwrap_or(Value::Null)
+        snapshot.and_then(|snapshot| serde_json::from_slice(&snapshot.encoded.identity()).ok()).unwrap_or(Value::Null)
     });
     diff::configs(&before, &after).into_iter().map(|one| format!("{}/{}", one.section, one.name)).collect()
 }
@@ -94,11 +94,11 @@ mod tests {
     #[test]
     fn what_is_served_differently_is_named_by_section_and_name() {
         let snapshot = |body: Value| {
-            let encoded = crate::snapshot::encode::Encoded {
-                digest: body.to_string().into(),
-                identity: body.to_string().into(),
-                gzip: bytes::Bytes::new(),
-            };
+            let encoded = crate::snapshot::encode::Encoded::of(
+                body.to_string().into(),
+                body.to_string().into(),
+                bytes::Bytes::new(),
+            );
             let held = crate::store::sync::Held { revision: 1, token: uuid::Uuid::nil() };
             Snapshot::new(
                 held,

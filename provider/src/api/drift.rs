@@ -76,7 +76,7 @@ async fn compare(looked: &Looked, rows: Option<Arc<Compiler>>) -> Result<Instanc
     let snapshot = Arc::clone(&looked.snapshot);
     // Ten thousand routers take a while: not where other requests wait.
     let compared = spawn_blocking(move || -> Result<Vec<Drift>, serde_json::Error> {
-        let config: Value = serde_json::from_slice(snapshot.body(false))?;
+        let config: Value = serde_json::from_slice(&snapshot.encoded.identity())?;
         Ok(drift::compare(&config, &running, &|section: Section, name| {
             let rows = rows.as_ref()?;
             let key = rows.behind(section, name)?;

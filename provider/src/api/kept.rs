@@ -74,9 +74,9 @@ pub(super) async fn config(api: &Api) -> Result<Arc<Config>, Problem> {
         Problem::unavailable(1, "no configuration is served yet").remedy("try again once /readyz answers 200")
     })?;
     let digest = Arc::clone(snapshot.digest());
-    let small = snapshot.body(false).len() <= LARGEST;
+    let small = snapshot.encoded.length <= LARGEST;
     let read = async {
-        let read = spawn_blocking(move || Config::read(snapshot.body(false))).await;
+        let read = spawn_blocking(move || Config::read(&snapshot.encoded.identity())).await;
         Ok::<_, Problem>(Arc::new(read.map_err(|_| Problem::internal())??))
     };
     if small { api.kept.config.get(digest, read).await } else { read.await }

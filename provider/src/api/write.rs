@@ -13,20 +13,23 @@ mod rehearsed;
 mod scoped;
 mod step;
 mod surroundings;
+mod transaction;
 
 use charliehub_proto::{
     change::{Change, ChangeState},
     problem::Item,
 };
+use futures_util::{TryFutureExt as _, future::try_join};
 use http::StatusCode;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
-use tokio_postgres::{Client, Transaction, error::SqlState};
+use tokio_postgres::{Client, error::SqlState};
 
 use self::{
     idempotency::Kept,
     step::Touched,
     surroundings::{Verdict, judge},
+    transaction::Transaction,
 };
 pub(super) use self::{
     idempotency::{Idempotency, Key as IdempotencyKey},
@@ -123,31 +126,27 @@ async fn transact(api: &Api, order: &Order, steps: &[Step]) -> Result<(Written, 
 }
 
 async fn attempt(api: &Api, order: &Order, steps: &[Step], client: &mut Client) -> Result<(Written, Touched), Failure> {
-    let transaction = client.transaction().await?;
-    order.author.begin(&transaction).await?;
-    if let Some(idempotency) = &order.idempotency
-        && let Some(kept) = idempotency.find(&transaction).await?
-    {
-        return Ok((Written { rows: kept.rows, change: kept.change, replayed: true }, Touched::default()));
-    }
+    let transaction = Transaction::on(client);
+    let begin = transaction.begin(&order.author).err_into::<Failure>();
     let mut touched = Touched::of(order.scope.clone());
-    let mut rows = Vec::with_capacity(steps.len());
-    let mut refused: Vec<(usize, Problem)> = Vec::new();
-    for (index, step) in steps.iter().enumerate() {
-        match one_of(steps.len(), &transaction, step, &mut touched).await? {
-            Ok(applied) => rows.push(applied),
-            Err(problem) => refused.push((index, problem)),
+    // What comes first is sent with what begins, and runs behind it.
+    let (rows, mut refused) = if let Some(idempotency) = &order.idempotency {
+        if let ((), Some(kept)) = try_join(begin, idempotency.find(&transaction)).await? {
+            return Ok((Written { rows: kept.rows, change: kept.change, replayed: true }, Touched::default()));
         }
-    }
+        all_of(steps, &transaction, &mut touched).await?
+    } else {
+        try_join(begin, all_of(steps, &transaction, &mut touched)).await?.1
+    };
     scoped::check(&transaction, &order.scope, &touched).await?;
-    let verdict = judge(&transaction, api, &touched).await?;
+    let (verdict, revision) = try_join(judge(&transaction, api, &touched), revision_made(&*transaction)).await?;
     if refused.is_empty() {
         refused = unfit(&verdict, &rows);
     }
     if !refused.is_empty() {
         return Err(all_or_nothing(steps.len(), refused).into());
     }
-    let change = change(&transaction, order, &touched, verdict).await?;
+    let change = change(revision, order, &touched, verdict);
     if order.dry_run {
         transaction.rollback().await?;
         return Ok((Written { rows, change, replayed: false }, touched));
@@ -158,6 +157,22 @@ async fn attempt(api: &Api, order: &Order, steps: &[Step], client: &mut Client) 
     }
     transaction.commit().await?;
     Ok((Written { rows: kept.rows, change: kept.change, replayed: false }, touched))
+}
+
+/// Applies the steps: the rows of those that were done, and what is held against the others.
+async fn all_of(
+    steps: &[Step],
+    transaction: &Transaction<'_>,
+    touched: &mut Touched,
+) -> Result<(Vec<Applied>, Vec<(usize, Problem)>), Failure> {
+    let (mut rows, mut refused) = (Vec::with_capacity(steps.len()), Vec::new());
+    for (index, step) in steps.iter().enumerate() {
+        match one_of(steps.len(), transaction, step, touched).await? {
+            Ok(applied) => rows.push(applied),
+            Err(problem) => refused.push((index, problem)),
+        }
+    }
+    Ok((rows, refused))
 }
 
 /// Applies one step. Among several each has a savepoint, so that all that is wrong can be said at once.
@@ -220,20 +235,14 @@ fn all_or_nothing(steps: usize, mut refused: Vec<(usize, Problem)>) -> Problem {
         .items(items)
 }
 
-async fn change(
-    transaction: &Transaction<'_>,
-    order: &Order,
-    touched: &Touched,
-    verdict: Verdict,
-) -> Result<Change, tokio_postgres::Error> {
-    let revision = revision_made(transaction).await?;
+fn change(revision: Option<i64>, order: &Order, touched: &Touched, verdict: Verdict) -> Change {
     let state = match (order.dry_run, touched.is_change()) {
         (true, _) => ChangeState::DryRun,
         (false, true) => ChangeState::Pending,
         (false, false) => ChangeState::Unchanged,
     };
     let Verdict { impact, diff, warnings, .. } = verdict;
-    Ok(Change {
+    Change {
         state,
         revision: revision.filter(|_| !order.dry_run),
         digest: None,
@@ -242,7 +251,7 @@ async fn change(
         warnings,
         instances: Vec::new(),
         rehearsal: None,
-    })
+    }
 }
 
 /// Waits until the change is swapped in, or live, and says what is served then.

@@ -63,7 +63,7 @@ pub(super) async fn bytes(client: &Client, config: &Config, revision: Option<i64
         _ => database::explain(error),
     })?;
     let compiler = Compiler::of(&Arc::new(settings(config, config.serve.listen)), read::by_key(rows));
-    Ok(Draft::new(compiler.pieces()).finish().identity.into())
+    Ok(Draft::new(compiler.pieces()).finish().identity().into())
 }
 
 /// The bytes of a revision as they were compiled; of the newest that was served when none is named.

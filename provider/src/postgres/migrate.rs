@@ -34,6 +34,7 @@ pub(super) static FILES: &[File] = files! {
     6 "0006_idempotency"
     7 "0007_rights"
     8 "0008_instances"
+    9 "0009_validators"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.

@@ -182,7 +182,7 @@ impl Fit {
         let mut changes: Vec<Change> = fitting.iter().filter_map(differ).collect();
         changes.extend(own.rows().keys().filter(|key| !fitting.contains_key(key)).map(|key| (*key, None)));
         own.apply(changes);
-        own.close(closed);
+        own.shut(closed);
         self.own.as_ref()
     }
 

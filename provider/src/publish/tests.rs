@@ -17,6 +17,8 @@ struct Edge {
     publisher: Publisher,
     current: Arc<Current>,
     rows: Rows,
+    /// The rows behind what runs, as they were told.
+    behind: Rows,
     /// The rows of each revision, from 1.
     history: Vec<Rows>,
     now: Instant,
@@ -63,7 +65,7 @@ impl Edge {
         };
         let current = Arc::new(Current::default());
         let publisher = Publisher::new(Arc::new(settings), limits, Arc::clone(&current));
-        Self { publisher, current, rows: Rows::new(), history: Vec::new(), now: Instant::now() }
+        Self { publisher, current, rows: Rows::new(), behind: Rows::new(), history: Vec::new(), now: Instant::now() }
     }
 
     /// One that serves rows 0 to 9, each on a host of its own, as revision 1.
@@ -84,7 +86,9 @@ impl Edge {
         }
         self.history.push(self.rows.clone());
         let held = held(self.history.len());
-        self.publisher.take(Reading { held, everything: false, forked: false, at: None, rows: changes }, self.now)
+        let reading = Reading { held, everything: false, forked: false, at: None, rows: changes };
+        let outcome = self.publisher.take(reading, self.now);
+        self.kept(outcome)
     }
 
     /// All rows of the newest revision are read.
@@ -92,11 +96,30 @@ impl Edge {
         let fetched = |(key, row): (&Key, &Arc<Row>)| Fetched { key: *key, row: Some((**row).clone()), hash: 0 };
         let rows = self.rows.iter().map(fetched).collect();
         let held = held(self.history.len());
-        self.publisher.take(Reading { held, everything: true, forked: false, at: None, rows }, self.now)
+        let reading = Reading { held, everything: true, forked: false, at: None, rows };
+        let outcome = self.publisher.take(reading, self.now);
+        self.kept(outcome)
     }
 
     fn approve(&mut self, revision: usize) -> Outcome {
-        self.publisher.approve(held(revision), self.history[revision - 1].clone(), self.now)
+        let outcome = self.publisher.approve(held(revision), self.history[revision - 1].clone(), self.now);
+        self.kept(outcome)
+    }
+
+    /// Keeps the rows that are told, and hands on what remains to be told of them.
+    fn kept(&mut self, mut outcome: Outcome) -> Outcome {
+        match &mut outcome {
+            Outcome::Nothing => {}
+            Outcome::Served(served) => {
+                std::mem::replace(&mut served.rows, Behind::Since(BTreeMap::new())).bring(&mut self.behind);
+                assert_eq!(self.behind, *self.publisher.newest().rows(), "what runs is the newest");
+            }
+            Outcome::Withheld { served, .. } => {
+                let Behind::All(rows) = &served.rows else { panic!("{served:?}") };
+                self.behind.clone_from(rows);
+            }
+        }
+        outcome
     }
 
     /// Revision that runs, and the one that waits.
@@ -106,7 +129,7 @@ impl Edge {
     }
 
     fn config(&self) -> Value {
-        serde_json::from_slice(&self.current.load().unwrap().encoded.identity).unwrap()
+        serde_json::from_slice(&self.current.load().unwrap().encoded.identity()).unwrap()
     }
 
     fn routers(&self) -> usize {
@@ -184,7 +207,8 @@ fn a_mass_removal_waits_and_what_ran_goes_on() {
     let outcome = edge.commit((0..5).map(gone));
     let Outcome::Withheld { served, candidate } = outcome else { panic!("{outcome:?}") };
     assert_eq!((candidate.held, candidate.size.routes), (held(2), 5));
-    assert_eq!((served.rows.len(), edge.routers(), edge.told()), (10, 10, (1, Some(2))));
+    let Behind::All(rows) = &served.rows else { panic!("{served:?}") };
+    assert_eq!((rows.len(), edge.routers(), edge.told()), (10, 10, (1, Some(2))));
     assert_eq!(edge.publisher.withheld(), [held(2)]);
 }
 

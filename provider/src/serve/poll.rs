@@ -6,19 +6,18 @@ use std::{
 };
 
 use axum::{body::Body, response::IntoResponse as _};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::{Connection, Server};
+use super::{Connection, Server, inflated::Inflated};
 use crate::{
     api::problem::Problem,
     auth::{Need, Pass},
     config::duration,
     hold::Sent,
     instances::{Instance, Outcome},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, encode::Encoded},
 };
 
 /// So long the first answer to an instance may wait for its version.
@@ -96,7 +95,7 @@ impl Server {
             return Ok(respond(&snapshot, StatusCode::NOT_MODIFIED, None, false));
         }
         let gzip = accepts_gzip(headers.get(header::ACCEPT_ENCODING));
-        Ok(respond(&snapshot, StatusCode::OK, Some(snapshot.body(gzip)), gzip))
+        Ok(respond(&snapshot, StatusCode::OK, Some(body(&snapshot.encoded, gzip)), gzip))
     }
 
     /// Whether the caller may poll as this instance; `Err` when it may not poll at all.
@@ -220,11 +219,20 @@ fn accepts_gzip(header: Option<&HeaderValue>) -> bool {
     })
 }
 
-fn respond(snapshot: &Snapshot, status: StatusCode, body: Option<&Bytes>, gzip: bool) -> Response<Body> {
-    let mut response = Response::new(body.map_or_else(Body::empty, |body| Body::from(body.clone())));
+fn body(encoded: &Encoded, gzip: bool) -> Body {
+    match gzip {
+        true => encoded.gzip.clone().into(),
+        false if encoded.is_large() => Body::new(Inflated::new(encoded)),
+        false => encoded.identity().into(),
+    }
+}
+
+fn respond(snapshot: &Snapshot, status: StatusCode, body: Option<Body>, gzip: bool) -> Response<Body> {
+    let gzip = gzip && body.is_some();
+    let mut response = Response::new(body.unwrap_or_default());
     *response.status_mut() = status;
     *response.headers_mut() = snapshot.headers.clone();
-    if gzip && body.is_some() {
+    if gzip {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response

@@ -154,11 +154,7 @@ fn decode(bytes: &[u8]) -> Result<Good, String> {
     Ok(Good {
         held: Held { revision: meta.revision, token: meta.token },
         size: Size { routes: meta.routes, quarantined: meta.quarantined },
-        encoded: Arc::new(Encoded {
-            digest: meta.digest.into(),
-            identity: identity.into(),
-            gzip: Bytes::copy_from_slice(body),
-        }),
+        encoded: Arc::new(Encoded::of(meta.digest.into(), identity.into(), Bytes::copy_from_slice(body))),
         rows: rows.into_iter().map(|(key, row)| (key, Arc::new(row))).collect(),
     })
 }
@@ -185,7 +181,7 @@ mod tests {
         Good {
             held: Held { revision, token: Uuid::nil() },
             size: Size { routes: 1, quarantined: 0 },
-            encoded: Arc::new(Encoded { digest: "d".into(), gzip: gzip(&identity), identity }),
+            encoded: Arc::new(Encoded::of("d".into(), identity.clone(), gzip(&identity))),
             rows: Rows::new(),
         }
     }

@@ -1,86 +1,169 @@
 //! Pieces to bytes: the body that Traefik gets, its gzip form, and the digest that names it.
 //!
 //! The body is canonical: sections and names in order, no white space, no empty map. It carries one marker, middleware
-//! `charliehub-revision`, whose header is the digest of all the other bytes, so that Traefik's API tells which config it runs.
+//! `charliehub-revision`, first of its section, whose header is the digest of all the other bytes, so that Traefik's API
+//! tells which config it runs.
+//!
+//! A change costs what changed: the entries of a section are in [`chunk`]s, each hashed and compressed on its own, and a
+//! [`Draft`] keeps those that a change left alone. What remains to be done for all is to put the compressed chunks one
+//! behind the other.
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+mod chunk;
+mod crc;
+mod deflate;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
-use flate2::{Compress, Compression, FlushCompress, Status};
 use sha2::{Digest as _, Sha256};
 
-use crate::compile::{Pieces, Section};
+pub use self::deflate::gzip;
+use self::{chunk::Chunk, deflate::Member};
+use super::disk::gunzip;
+use crate::compile::{Changes, Pieces, Section};
 
 /// The middleware that tells, by Traefik's API, which config an instance runs.
 pub const MARKER: &str = "charliehub-revision";
 
+/// Told apart from every other use of SHA-256, and from other ways to cut.
+const DOMAIN: &[u8] = b"charliehub config 2\0";
+/// A body up to this is kept decompressed once somebody asked for it so.
+const SMALL: usize = 1 << 20;
+
 /// The bytes of one config.
 #[derive(Debug)]
 pub struct Encoded {
-    /// SHA-256, in hexadecimal, of the canonical bytes without the marker.
+    /// Names the config: equal exactly when the canonical bytes without the marker are.
     pub digest: Arc<str>,
-    pub identity: Bytes,
     pub gzip: Bytes,
+    /// How long it is decompressed.
+    pub length: usize,
+    identity: OnceLock<Bytes>,
 }
 
-/// The bytes of a config, and where its marker goes.
+impl Encoded {
+    /// From bytes that were kept.
+    pub fn of(digest: Arc<str>, identity: Bytes, gzip: Bytes) -> Self {
+        let length = identity.len();
+        let encoded = Self { digest, gzip, length, identity: OnceLock::new() };
+        if !encoded.is_large() {
+            encoded.identity.get_or_init(|| identity);
+        }
+        encoded
+    }
+
+    /// The bytes, decompressed.
+    pub fn identity(&self) -> Bytes {
+        if self.is_large() {
+            return self.decompressed();
+        }
+        self.identity.get_or_init(|| self.decompressed()).clone()
+    }
+
+    /// True when the bytes are not kept decompressed.
+    pub fn is_large(&self) -> bool {
+        self.length > SMALL
+    }
+
+    fn decompressed(&self) -> Bytes {
+        // We made it, or found it whole when it was read.
+        gunzip(&self.gzip).unwrap_or_default().into()
+    }
+}
+
+/// A config that is kept encoded from change to change.
+#[derive(Debug, Default)]
 pub struct Draft {
-    digest: String,
-    bytes: Vec<u8>,
-    marker_at: usize,
-    /// Written after the marker when other middlewares follow.
-    comma: bool,
+    sections: BTreeMap<Section, Vec<Chunk>>,
 }
 
 impl Draft {
-    /// Lays out the body without its marker. Cheap beside [`Draft::finish`], so that an unchanged digest costs no gzip.
     pub fn new(pieces: &Pieces) -> Self {
-        let size: usize = pieces.values().flatten().map(|(name, json)| name.len() + json.len() + 8).sum();
-        let mut out = Layout { bytes: Vec::with_capacity(size + 512), marker: None };
-        out.config(pieces);
-        let (marker_at, comma) = out.marker.unwrap_or_default();
-        Self { digest: hex(&Sha256::digest(&out.bytes)), bytes: out.bytes, marker_at, comma }
+        let mut draft = Self::default();
+        draft.update(pieces, &Changes::All);
+        draft
     }
 
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    pub fn finish(self) -> Encoded {
-        let Self { digest, mut bytes, marker_at, comma } = self;
-        let marker = format!(
-            r#""{MARKER}":{{"headers":{{"customResponseHeaders":{{"X-Charliehub-Config":"{digest}"}}}}}}{}"#,
-            if comma { "," } else { "" }
-        );
-        bytes.splice(marker_at..marker_at, marker.into_bytes());
-        Encoded { digest: digest.into(), gzip: gzip(&bytes), identity: bytes.into() }
-    }
-}
-
-thread_local! {
-    /// Kept between changes: to make one takes longer than to compress a small config. Speed counts more than the last
-    /// percent, because this is between a commit and Traefik.
-    static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new_gzip(Compression::fast(), WINDOW_BITS));
-}
-
-/// The largest window, as every gzip has it.
-const WINDOW_BITS: u8 = 15;
-
-/// Compresses in one gzip member.
-pub fn gzip(bytes: &[u8]) -> Bytes {
-    COMPRESS.with_borrow_mut(|compress| {
-        compress.reset();
-        let mut out = Vec::with_capacity(bytes.len() / 3 + 512);
-        loop {
-            let done = usize::try_from(compress.total_in()).unwrap_or(usize::MAX);
-            let rest = bytes.get(done..).unwrap_or_default();
-            match compress.compress_vec(rest, &mut out, FlushCompress::Finish) {
-                Ok(Status::StreamEnd) => return out.into(),
-                // It was full: an error is not possible in memory.
-                Ok(Status::Ok | Status::BufError) | Err(_) => out.reserve(out.len().max(512)),
+    /// Brings it up to `pieces`, which are what it held before but for `changes`.
+    pub fn update(&mut self, pieces: &Pieces, changes: &Changes) {
+        let Changes::These(names) = changes else {
+            self.sections = pieces.iter().map(|(section, entries)| (*section, chunk::all(*section, entries))).collect();
+            return;
+        };
+        let sections: BTreeSet<Section> = names.iter().map(|(section, _)| *section).collect();
+        for section in sections {
+            let of_section = names.iter().filter(|(of, _)| *of == section).map(|(_, name)| name);
+            match pieces.get(&section) {
+                Some(entries) => chunk::update(section, self.sections.entry(section).or_default(), entries, of_section),
+                None => drop(self.sections.remove(&section)),
             }
         }
-    })
+    }
+
+    /// Over the hashes of the chunks. How many a section has is told, so that no chunk counts for another section's.
+    pub fn digest(&self) -> String {
+        let mut sum = Sha256::new_with_prefix(DOMAIN);
+        for (section, chunks) in &self.sections {
+            let (top, key) = section.path();
+            sum.update(format!("{top}.{key} {}\n", chunks.len()));
+            for chunk in chunks {
+                sum.update(chunk.hash);
+            }
+        }
+        hex(&sum.finalize())
+    }
+
+    pub fn finish(&self) -> Encoded {
+        let digest = self.digest();
+        let size: usize = self.chunks().map(|chunk| chunk.deflated.len()).sum();
+        let mut out = Member::with_capacity(size + 1024);
+        let mut seam = Vec::with_capacity(512);
+        let mut open = None;
+        let nothing = Vec::new();
+        let mut sections: BTreeMap<Section, &Vec<Chunk>> =
+            self.sections.iter().map(|(section, chunks)| (*section, chunks)).collect();
+        // There for the marker, whatever the rows say.
+        sections.entry(Section::HttpMiddlewares).or_insert(&nothing);
+        for (section, chunks) in sections {
+            let (top, key) = section.path();
+            if open == Some(top) {
+                seam.push(b',');
+            } else {
+                seam.extend_from_slice(if open.is_some() { b"}," } else { b"{" });
+                chunk::key(&mut seam, top);
+                seam.push(b'{');
+            }
+            open = Some(top);
+            chunk::key(&mut seam, key);
+            let list = section == Section::TlsCertificates;
+            seam.push(if list { b'[' } else { b'{' });
+            if section == Section::HttpMiddlewares {
+                let header =
+                    format!(r#"{{"headers":{{"customResponseHeaders":{{"X-Charliehub-Config":"{digest}"}}}}}}"#);
+                chunk::key(&mut seam, MARKER);
+                seam.extend_from_slice(header.as_bytes());
+            }
+            out.plain(&seam);
+            seam.clear();
+            for chunk in chunks {
+                out.part(&chunk.deflated, chunk.length, chunk.crc);
+            }
+            seam.push(if list { b']' } else { b'}' });
+        }
+        seam.extend_from_slice(b"}}");
+        out.plain(&seam);
+        let (gzip, length) = out.end();
+        Encoded { digest: digest.into(), gzip, length, identity: OnceLock::new() }
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.sections.values().flatten()
+    }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -90,136 +173,4 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         let _: std::fmt::Result = write!(text, "{byte:02x}");
         text
     })
-}
-
-struct Layout {
-    bytes: Vec<u8>,
-    /// Where the marker goes, and whether a comma must follow it.
-    marker: Option<(usize, bool)>,
-}
-
-impl Layout {
-    fn config(&mut self, pieces: &Pieces) {
-        let nothing = BTreeMap::new();
-        let mut sections: BTreeMap<Section, _> = pieces.iter().map(|(section, entries)| (*section, entries)).collect();
-        // There for the marker, whatever the rows say.
-        sections.entry(Section::HttpMiddlewares).or_insert(&nothing);
-        let mut open = None;
-        for (section, entries) in sections {
-            let (top, key) = section.path();
-            if open == Some(top) {
-                self.bytes.push(b',');
-            } else {
-                self.bytes.extend_from_slice(if open.is_some() { b"}," } else { b"{" });
-                self.key(top);
-                self.bytes.push(b'{');
-            }
-            open = Some(top);
-            self.key(key);
-            if section == Section::TlsCertificates {
-                self.list(entries);
-            } else {
-                self.map(entries, section == Section::HttpMiddlewares);
-            }
-        }
-        self.bytes.extend_from_slice(b"}}");
-    }
-
-    fn list(&mut self, entries: &BTreeMap<Arc<str>, Arc<str>>) {
-        self.bytes.push(b'[');
-        for (n, json) in entries.values().enumerate() {
-            if n > 0 {
-                self.bytes.push(b',');
-            }
-            self.bytes.extend_from_slice(json.as_bytes());
-        }
-        self.bytes.push(b']');
-    }
-
-    fn map(&mut self, entries: &BTreeMap<Arc<str>, Arc<str>>, marked: bool) {
-        self.bytes.push(b'{');
-        for (n, (name, json)) in entries.iter().enumerate() {
-            if n > 0 {
-                self.bytes.push(b',');
-            }
-            if marked && self.marker.is_none() && **name > *MARKER {
-                self.marker = Some((self.bytes.len(), true));
-            }
-            self.key(name);
-            self.bytes.extend_from_slice(json.as_bytes());
-        }
-        if marked && self.marker.is_none() {
-            if !entries.is_empty() {
-                self.bytes.push(b',');
-            }
-            self.marker = Some((self.bytes.len(), false));
-        }
-        self.bytes.push(b'}');
-    }
-
-    fn key(&mut self, name: &str) {
-        // Names were checked when they were compiled; what JSON must escape is escaped all the same.
-        drop(serde_json::to_writer(&mut self.bytes, name));
-        self.bytes.push(b':');
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-
-    use super::*;
-
-    fn pieces(list: &[(Section, &str, &str)]) -> Pieces {
-        let mut pieces = Pieces::new();
-        for (section, name, json) in list {
-            pieces.entry(*section).or_default().insert((*name).into(), (*json).into());
-        }
-        pieces
-    }
-
-    #[test]
-    fn the_body_is_json_with_the_marker_in_its_place_wherever_that_is() {
-        for names in [&[][..], &["authelia"], &["zeta"], &["authelia", "zeta"]] {
-            let mut list: Vec<_> =
-                names.iter().map(|name| (Section::HttpMiddlewares, *name, "{\"compress\":{}}")).collect();
-            list.push((Section::HttpRouters, "a.test", "{\"rule\":\"Host(`a.test`)\",\"service\":\"a.test\"}"));
-            list.push((Section::TlsCertificates, "c", "{\"certFile\":\"x\",\"keyFile\":\"y\"}"));
-            let encoded = Draft::new(&pieces(&list)).finish();
-            let json: serde_json::Value = serde_json::from_slice(&encoded.identity).unwrap();
-            let middlewares = json["http"]["middlewares"].as_object().unwrap();
-            assert_eq!(middlewares.len(), names.len() + 1, "{names:?}");
-            assert_eq!(middlewares[MARKER]["headers"]["customResponseHeaders"]["X-Charliehub-Config"], *encoded.digest);
-            assert_eq!(json["tls"]["certificates"][0]["certFile"], "x");
-            let mut plain = Vec::new();
-            flate2::read::GzDecoder::new(&*encoded.gzip).read_to_end(&mut plain).unwrap();
-            assert_eq!(plain, encoded.identity);
-        }
-    }
-
-    #[test]
-    fn nothing_at_all_is_still_not_an_empty_object() {
-        let encoded = Draft::new(&Pieces::new()).finish();
-        assert!(encoded.identity.starts_with(b"{\"http\":{\"middlewares\":{\"charliehub-revision\""));
-    }
-
-    #[test]
-    fn whatever_is_compressed_comes_back() {
-        let noise: Vec<u8> =
-            (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
-        for size in [0, 1, 700, 6_000, 100_000, noise.len()] {
-            for bytes in [&noise[..size], &vec![b'a'; size]] {
-                let mut plain = Vec::new();
-                flate2::read::GzDecoder::new(&*gzip(bytes)).read_to_end(&mut plain).unwrap();
-                assert!(plain == bytes, "{size} bytes");
-            }
-        }
-    }
-
-    #[test]
-    fn another_piece_is_another_digest() {
-        let one = Draft::new(&pieces(&[(Section::HttpRouters, "a", "{}")]));
-        let two = Draft::new(&pieces(&[(Section::HttpRouters, "b", "{}")]));
-        assert_ne!(one.digest(), two.digest());
-    }
 }

@@ -60,8 +60,8 @@ pub async fn served(
     let line = Line {
         held: snapshot.held,
         digest: snapshot.digest(),
-        gzip: snapshot.body(true),
-        bytes: snapshot.body(false).len(),
+        gzip: &snapshot.encoded.gzip,
+        bytes: snapshot.encoded.length,
         size: snapshot.size,
         state: "served",
         reason,
@@ -75,7 +75,7 @@ pub async fn withheld(client: &mut Client, candidate: &Candidate) -> Result<(), 
         held: candidate.held,
         digest: &candidate.encoded.digest,
         gzip: &candidate.encoded.gzip,
-        bytes: candidate.encoded.identity.len(),
+        bytes: candidate.encoded.length,
         size: candidate.size,
         state: "withheld",
         reason: candidate.reason.code(),
@@ -126,11 +126,7 @@ pub async fn newest_served(client: &Client) -> Result<Option<Good>, tokio_postgr
     Ok(Some(Good {
         held: Held { revision, token },
         size: Size { routes: number(routes), quarantined: number(quarantined) },
-        encoded: Arc::new(Encoded {
-            digest: digest.into(),
-            identity: identity.into(),
-            gzip: bytes::Bytes::copy_from_slice(gzip),
-        }),
+        encoded: Arc::new(Encoded::of(digest.into(), identity.into(), bytes::Bytes::copy_from_slice(gzip))),
         rows: Rows::new(),
     }))
 }

@@ -7,7 +7,7 @@ use charliehub_proto::change::Change;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio_postgres::{Transaction, types::Type};
+use tokio_postgres::{Client, types::Type};
 use uuid::Uuid;
 
 use super::{Applied, Failure};
@@ -50,7 +50,7 @@ impl Idempotency {
     }
 
     /// The answer to the request, when it was done before.
-    pub(super) async fn find(&self, transaction: &Transaction<'_>) -> Result<Option<Kept>, Failure> {
+    pub(super) async fn find(&self, transaction: &Client) -> Result<Option<Kept>, Failure> {
         let sql = "SELECT request, answer::text FROM idempotency WHERE consumer = $1 AND key = $2";
         let found = transaction.query_typed(sql, &[(&self.consumer, Type::UUID), (&self.key.0, Type::TEXT)]).await?;
         let Some(row) = found.first() else { return Ok(None) };
@@ -66,7 +66,7 @@ impl Idempotency {
     }
 
     /// Remembers the answer, and forgets those of yesterday.
-    pub(super) async fn keep(&self, transaction: &Transaction<'_>, kept: &Kept) -> Result<(), Failure> {
+    pub(super) async fn keep(&self, transaction: &Client, kept: &Kept) -> Result<(), Failure> {
         let answer = serde_json::to_string(kept).map_err(|_| Problem::internal())?;
         let sql = "WITH old AS (DELETE FROM idempotency WHERE created_at < now() - interval '1 day')
                    INSERT INTO idempotency (consumer, key, request, answer) VALUES ($1, $2, $3, $4::text::json)";

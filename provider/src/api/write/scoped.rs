@@ -2,7 +2,7 @@
 
 use charliehub_proto::domain::Domain;
 use http::StatusCode;
-use tokio_postgres::{Transaction, types::Type};
+use tokio_postgres::{Client, types::Type};
 
 use super::{Failure, Touched};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Refuses touched rows that are not the token's as they are now. As they were, they were looked at when they were found.
-pub(super) async fn check(transaction: &Transaction<'_>, scope: &Scope, touched: &Touched) -> Result<(), Failure> {
+pub(super) async fn check(transaction: &Client, scope: &Scope, touched: &Touched) -> Result<(), Failure> {
     if scope.is_everything() {
         return Ok(());
     }
@@ -43,7 +43,7 @@ fn outside(field: &str, detail: &str) -> Problem {
 }
 
 /// The rows that `row` may take requests from: of its host, of the wildcard above, or of what a wildcard covers.
-async fn beside(transaction: &Transaction<'_>, row: &Domain) -> Result<Vec<Domain>, tokio_postgres::Error> {
+async fn beside(transaction: &Client, row: &Domain) -> Result<Vec<Domain>, tokio_postgres::Error> {
     let sql = format!(
         "SELECT {} FROM domains t WHERE t.domain = $1 OR t.domain = '*.' || substr($1, strpos($1, '.') + 1)
             OR ($1 LIKE '*.%' AND right(t.domain, length($1) - 1) = substr($1, 2))",

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_postgres::{
-    Row, Transaction,
+    Client, Row,
     types::{ToSql, Type},
 };
 use uuid::Uuid;
@@ -117,7 +117,7 @@ fn columns(table: Table) -> String {
 
 impl Step {
     /// Does it; the errors are those that the client can mend.
-    pub(super) async fn apply(&self, transaction: &Transaction<'_>, touched: &mut Touched) -> Result<Applied, Failure> {
+    pub(super) async fn apply(&self, transaction: &Client, touched: &mut Touched) -> Result<Applied, Failure> {
         match &self.op {
             Op::Insert(fields) => self.insert(transaction, fields, touched).await,
             Op::Put(target, fields) => match self.find(transaction, target, touched).await? {
@@ -148,12 +148,7 @@ impl Step {
         }
     }
 
-    async fn insert(
-        &self,
-        transaction: &Transaction<'_>,
-        fields: &Fields,
-        touched: &mut Touched,
-    ) -> Result<Applied, Failure> {
+    async fn insert(&self, transaction: &Client, fields: &Fields, touched: &mut Touched) -> Result<Applied, Failure> {
         let (table, list, json) = (name(self.table), fields.given().join(", "), fields.json());
         let sql = format!(
             "INSERT INTO {table} AS t ({list}) SELECT {list} FROM jsonb_populate_record(NULL::{table}, $1) RETURNING {}",
@@ -167,7 +162,7 @@ impl Step {
 
     async fn update(
         &self,
-        transaction: &Transaction<'_>,
+        transaction: &Client,
         found: Found,
         fields: &Fields,
         touched: &mut Touched,
@@ -193,12 +188,7 @@ impl Step {
     }
 
     /// The row, when it is there and the token's.
-    async fn find(
-        &self,
-        transaction: &Transaction<'_>,
-        target: &Target,
-        touched: &Touched,
-    ) -> Result<Option<Found>, Failure> {
+    async fn find(&self, transaction: &Client, target: &Target, touched: &Touched) -> Result<Option<Found>, Failure> {
         let select = format!("SELECT {} FROM {} t", columns(self.table), name(self.table));
         let rows = match target {
             Target::Id(id) => {
@@ -219,13 +209,13 @@ impl Step {
     }
 
     /// The row as it is, when it is the one that the client has seen.
-    async fn seen(&self, transaction: &Transaction<'_>, target: &Target, touched: &Touched) -> Result<Found, Failure> {
+    async fn seen(&self, transaction: &Client, target: &Target, touched: &Touched) -> Result<Found, Failure> {
         let found = self.find(transaction, target, touched).await?.ok_or_else(|| missing(self.table))?;
         self.check(transaction, &found).await?;
         Ok(found)
     }
 
-    async fn check(&self, transaction: &Transaction<'_>, found: &Found) -> Result<(), Failure> {
+    async fn check(&self, transaction: &Client, found: &Found) -> Result<(), Failure> {
         let Some(expected) = self.expected.filter(|expected| *expected != found.version) else { return Ok(()) };
         let sql = "SELECT actor, source, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
                      FROM revisions WHERE revision = $1";

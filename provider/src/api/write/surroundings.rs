@@ -13,8 +13,9 @@ use charliehub_proto::{
     fragment::Fragment,
     traefik::{self, Kind},
 };
+use futures_util::future::try_join;
 use tokio_postgres::{
-    Transaction,
+    Client,
     types::{ToSql, Type},
 };
 
@@ -43,7 +44,7 @@ pub(super) struct Verdict {
 
 /// Compiles the surroundings before and after.
 pub(super) async fn judge(
-    transaction: &Transaction<'_>,
+    transaction: &Client,
     api: &Api,
     touched: &Touched,
 ) -> Result<Verdict, tokio_postgres::Error> {
@@ -105,14 +106,14 @@ fn taken_over(before: &Compiler, after: &Compiler, touched: &Touched) -> Vec<Str
 }
 
 /// What has to be known, as it is after the steps.
-async fn surroundings(transaction: &Transaction<'_>, touched: &Touched) -> Result<Rows, tokio_postgres::Error> {
+async fn surroundings(transaction: &Client, touched: &Touched) -> Result<Rows, tokio_postgres::Error> {
     let all = format!("SELECT {} FROM fragments t", select(Table::Fragments));
     let list = select(Table::Domains);
     let hosts = hosts(touched);
     let of_hosts = format!("SELECT {list} FROM domains t WHERE t.domain = ANY($1)");
     let hosts = [(&hosts as &(dyn ToSql + Sync), Type::TEXT_ARRAY)];
     let (fragments, domains) =
-        tokio::try_join!(transaction.query_typed(&all, &[]), transaction.query_typed(&of_hosts, &hosts))?;
+        try_join(transaction.query_typed(&all, &[]), transaction.query_typed(&of_hosts, &hosts)).await?;
     let mut rows = by_key(fragments.iter().filter_map(|row| decode(Table::Fragments, row, 0)));
     rows.extend(by_key(domains.iter().filter_map(|row| decode(Table::Domains, row, 0))));
     let fragments = touched.before.keys().chain(touched.after.keys()).any(|key| key.table == Table::Fragments);
