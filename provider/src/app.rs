@@ -132,6 +132,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         events: Arc::clone(&events),
         status: Arc::clone(&status),
         overview: Arc::clone(&overview),
+        shown: Arc::default(),
+        https: config.serve.tls.is_some(),
         strict_locking: config.serve.strict_locking,
         limits: Arc::new(api::Limits::new(api::Policy {
             rate: config.serve.rate_limit,

@@ -11,6 +11,7 @@ mod host;
 mod list;
 mod proxy;
 mod scope;
+mod session;
 mod token;
 
 use std::{
@@ -33,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use self::{failures::Failures, token::Hash};
+use self::{failures::Failures, session::Sessions, token::Hash};
 pub use self::{
     file::write_private,
     host::Hosts,
@@ -212,6 +213,7 @@ pub struct Auth {
     reloads: watch::Sender<u64>,
     /// Unset: nobody is believed without a token.
     proxies: OnceLock<Proxies>,
+    sessions: Mutex<Sessions>,
 }
 
 impl Auth {
@@ -231,6 +233,7 @@ impl Auth {
             wanted: Notify::new(),
             reloads: watch::Sender::new(0),
             proxies: OnceLock::new(),
+            sessions: Mutex::default(),
         }
     }
 
@@ -330,7 +333,12 @@ impl Auth {
     }
 
     async fn bearer(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Refusal> {
-        let hash = Hash::of(bearer(headers).ok_or(Refusal::Missing)?);
+        self.owner(bearer(headers).ok_or(Refusal::Missing)?, address).await
+    }
+
+    /// Whose token it is. One that is not known yet waits for the table; wrong ones are slowed down.
+    pub async fn owner(&self, token: &str, address: IpAddr) -> Result<Caller, Refusal> {
+        let hash = Hash::of(token);
         if let Some(caller) = self.find(hash) {
             return Ok(caller);
         }

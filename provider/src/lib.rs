@@ -35,6 +35,7 @@ pub mod audit;
 pub mod changes;
 pub mod instances;
 pub mod ack;
+pub mod debug;
 pub mod api;
 pub mod certificate;
 pub mod import;

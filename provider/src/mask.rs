@@ -63,6 +63,19 @@ fn logins(headers: &mut Map<String, Value>) {
     }
 }
 
+/// Hides the logins of all URLs in a sentence.
+pub fn mask_text(text: &mut String) {
+    if !text.contains("://") || !text.contains('@') {
+        return;
+    }
+    let words = text.split_inclusive(char::is_whitespace).map(|word| {
+        let mut word = word.to_owned();
+        url(&mut word);
+        word
+    });
+    *text = words.collect();
+}
+
 /// `http://user:password@host` without the login.
 fn url(text: &mut String) {
     let Some((scheme, rest)) = text.split_once("://") else { return };
@@ -130,5 +143,12 @@ mod tests {
             assert_eq!(masked, shown, "{body}");
             assert!(!is_masked(&body) && is_masked(&masked) == (body != shown), "{body}");
         }
+    }
+
+    #[test]
+    fn logins_in_a_sentence_are_hidden() {
+        let mut text = "cannot dial \"http://me:pw@a.test/x\" nor\nhttp://u@b.test, as mail@c.test says".to_owned();
+        mask_text(&mut text);
+        assert_eq!(text, "cannot dial \"http://***@a.test/x\" nor\nhttp://***@b.test, as mail@c.test says");
     }
 }

@@ -19,6 +19,7 @@ use std::{
 };
 
 mod backend;
+mod browser;
 mod client;
 mod faults;
 mod home;
@@ -35,6 +36,7 @@ mod world;
 mod writer;
 
 pub use backend::{Backend, Seen};
+pub use browser::Browser;
 pub use client::{Answer, Client, Connection, open_tls, trusting_all};
 pub use faults::{Link, LittleMemory, SmallDisk};
 pub use home::Home;

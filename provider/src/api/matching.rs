@@ -6,7 +6,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use charliehub_proto::matching::Matched;
+use charliehub_proto::matching::{Answering, Matched};
 use tokio::task::spawn_blocking;
 use utoipa::IntoParams;
 
@@ -37,15 +37,25 @@ pub(super) struct Asked {
     responses((status = 200, body = Matched, description = "The router that answers, if any does"), Problem))]
 pub(super) async fn show(State(api): State<Api>, request: Request) -> Result<Json<Matched>, Problem> {
     let asked = asked(Parameters::of(request.uri())?)?;
-    let config = kept::config(&api).await?;
-    // Ten thousand rules take a while: not where other requests wait.
-    let judged = spawn_blocking(move || matching::answer(&config, &asked));
-    let mut matched = judged.await.map_err(|_| Problem::internal())??;
+    let mut matched = judge(&api, asked).await?;
     if let Some(answering) = &mut matched.answer {
-        let client = api.pool.get().await?;
-        matching::owner::find(&**client, &api.settings, answering).await?;
+        find_owner(&api, answering).await?;
     }
     Ok(Json(matched))
+}
+
+/// What the config that is served does with a request.
+pub(super) async fn judge(api: &Api, asked: matching::Request) -> Result<Matched, Problem> {
+    let config = kept::config(api).await?;
+    // Ten thousand rules take a while: not where other requests wait.
+    let judged = spawn_blocking(move || matching::answer(&config, &asked));
+    Ok(judged.await.map_err(|_| Problem::internal())??)
+}
+
+/// Which row or fragment answers.
+pub(super) async fn find_owner(api: &Api, answering: &mut Answering) -> Result<(), Problem> {
+    let client = api.pool.get().await?;
+    Ok(matching::owner::find(&**client, &api.settings, answering).await?)
 }
 
 fn asked(mut parameters: Parameters) -> Result<matching::Request, Problem> {

@@ -75,6 +75,8 @@ impl World {
             events: Arc::default(),
             status: Arc::default(),
             overview: Arc::default(),
+            shown: Arc::default(),
+            https: false,
             strict_locking,
             limits,
             kept: Arc::default(),

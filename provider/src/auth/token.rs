@@ -23,6 +23,10 @@ impl Hash {
     pub(super) fn of(token: &str) -> Self {
         Self(Sha256::digest(token).into())
     }
+
+    pub(super) fn text(self) -> String {
+        base64url(&self.0)
+    }
 }
 
 impl fmt::Debug for Hash {
