@@ -200,6 +200,7 @@ start_mosquitto() {
 start_provider() {
   say "starting charliehub-provider with a private PostgreSQL"
   pick_port provider
+  pick_port dashboard 8091
   cat >"$run/provider.toml" <<TOML
 [compile]
 entry_points = ["web", "websecure", "mqtt"]
@@ -208,6 +209,10 @@ self_url = "http://127.0.0.1:${port[provider]}"
 [access]
 internal_networks = ["10.44.0.0/16", "10.35.0.0/16"]
 forward_auth = { address = "http://127.0.0.1:${port[auth]}/api/authz/forward-auth", auth_response_headers = ["Remote-User"] }
+
+[[traefik]]
+instance = "quickstart"
+api = "http://127.0.0.1:${port[dashboard]}"
 TOML
   start provider "$bin/charliehub-provider" serve --config "$run/provider.toml" --data-dir "$data" --listen "127.0.0.1:${port[provider]}"
   until_ready provider 60 provider_is_ready || part_failed provider
@@ -223,7 +228,8 @@ provider_is_ready() {
 
 psql() { "$bin/charliehub-provider" psql --data-dir "$data" -- -qX -v ON_ERROR_STOP=1 "$@"; }
 
-# Somebody may take a port between our look and Traefik's: then once more, with others.
+# Somebody may take a port between our look and Traefik's: then once more, with others. The dashboard stays where it is: the
+# provider was told that it reads there what Traefik runs.
 start_traefik() {
   local token attempt
   say "starting Traefik"
@@ -232,12 +238,11 @@ start_traefik() {
     pick_port web 80
     pick_port websecure 443
     pick_port mqtt 8883
-    pick_port dashboard 8091
     render_traefik_yaml "$token"
     start traefik "$traefik" --configfile="$run/traefik.yaml"
     if until_ready traefik 30 docs_is_live; then return; fi
     if ((attempt == 3)) || ! grep -q 'address already in use' "$run/logs/traefik.log"; then break; fi
-    unset 'parts[-1]' 'port[web]' 'port[websecure]' 'port[mqtt]' 'port[dashboard]'
+    unset 'parts[-1]' 'port[web]' 'port[websecure]' 'port[mqtt]'
   done
   part_failed traefik "serves no route"
 }
@@ -284,7 +289,7 @@ print_table() {
   row 'what runs' 'where' 'what it is'
   row 'Traefik: http, https, mqtt' "127.0.0.1:${port[web]}, ${port[websecure]}, ${port[mqtt]}" 'the edge'
   row 'Traefik: dashboard, metrics' "127.0.0.1:${port[dashboard]}" "http://127.0.0.1:${port[dashboard]}/dashboard/"
-  row 'charliehub-provider' "127.0.0.1:${port[provider]}" "http://127.0.0.1:${port[provider]}/readyz"
+  row 'charliehub-provider' "127.0.0.1:${port[provider]}" "http://127.0.0.1:${port[provider]}/debug"
   row 'PostgreSQL' "$data" 'private, of the provider'
   row 'auth.charliehub.net' "127.0.0.1:${port[auth]}" 'stands in for Authelia'
   row 'docs.charliehub.net' "127.0.0.1:${port[docs]}" ''
@@ -304,6 +309,9 @@ See the routes, add one by the API (first as a dry run: add ?dry_run=true), see 
   curl -k --resolve new.charliehub.net:${port[websecure]}:127.0.0.1 https://new.charliehub.net$suffix/
 The same by psql, for the site networks only: 403 from here, at once:
   $psql_line -c "UPDATE domains SET access_tier = 'internal' WHERE domain = 'new.charliehub.net'"
+
+See whether all of it is right, what is not and why; sign in with the token of $data/admin.token:
+  http://127.0.0.1:${port[provider]}/debug
 
 Ctrl-C stops all of it$([[ $data == "$run"/* ]] || echo "; the data stays in $data").
 TRY

@@ -241,6 +241,8 @@ pub struct RouteLine {
     pub maintenance_message: Option<String>,
     /// The servers behind it, where a Traefik checks their health.
     pub servers: Vec<ServerHealth>,
+    /// Which Traefiks do not run it as it says, and why.
+    pub troubles: Vec<String>,
 }
 
 /// The routes: counted, and a page of them.

@@ -1,8 +1,8 @@
 //! An operator looks at /debug: by a browser, without scripts, without a database, and with rows that mean harm.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
-use charliehub_tests::{Answer, Browser, Connection, Home, Provider, Row, Stop, World, ms, secs, until};
+use charliehub_tests::{Answer, Browser, Connection, Home, Provider, Row, Stop, World, measured, ms, secs, until};
 use hyper::Method;
 use serde_json::Value;
 
@@ -295,12 +295,14 @@ return bad;";
 
 #[tokio::test]
 async fn a_person_clicks_through_the_page() {
-    let world = World::new().await;
-    let traefik = world.traefik("hub2").await;
-    let revision = withhold(&world).await;
-    traefik.until_answers("http://r05.test/", "hello").await;
+    let (world, traefik, _hello) = World::acking(|provider| provider).await;
     let browser = Browser::start(&world.home).await;
     sign_in(&browser, &world).await;
+    browser.until_text("#verdict", "hub2 runs revision").await;
+    browser.until_text("#changes tbody", "ms hub2").await;
+    browser.screenshot(&shot("right")).await;
+    let revision = withhold(&world).await;
+    traefik.until_answers("http://r05.test/", "hello").await;
     browser.until_text("#withheld", &format!("Revision {revision} waits")).await;
 
     // What is seen at once, on each screen.
@@ -363,6 +365,36 @@ async fn a_person_clicks_through_the_page() {
     let real: Vec<_> =
         complaints.iter().filter(|line| !line.contains("Failed to load resource") && !line.contains("[DOM]")).collect();
     assert!(real.is_empty(), "{real:?}");
+}
+
+#[tokio::test]
+async fn a_fragment_that_traefik_refuses_shows_within_three_seconds_in_its_words_and_nothing_else_stops() {
+    let (world, traefik, hello) = World::acking(|provider| provider).await;
+    let row = |name: &str| Row::http(name, hello.address()).with("middlewares", "{guarded}");
+    world
+        .psql("INSERT INTO fragments (kind, name, body) VALUES ('http.middleware', 'guarded', '{\"compress\": {}}')")
+        .await;
+    world.insert(&row("guarded.test")).await;
+    traefik.until_answers("http://guarded.test/", "hello").await;
+    let browser = Browser::start(&world.home).await;
+    sign_in(&browser, &world).await;
+    browser.until_text("#verdict", "The edge is right").await;
+    // Nothing but Traefik itself knows which plugins it has.
+    world.psql("UPDATE fragments SET body = '{\"plugin\": {\"nowhere\": {}}}' WHERE name = 'guarded'").await;
+    let broken = Instant::now();
+    let (debug, took) = until("it is a cause, with the row named", secs(5), async || {
+        let debug = world.provider.get("/debug.json").await.json();
+        let causes = debug["causes"].to_string();
+        if causes.contains("guarded") && causes.contains("nowhere") { Ok(debug) } else { Err(causes) }
+    })
+    .await;
+    measured("broken to shown", took);
+    assert!(took < secs(3), "{took:?}");
+    browser.until_text("#causes", "nowhere").await;
+    measured("broken to seen in a browser", broken.elapsed());
+    browser.screenshot(&shot("broken")).await;
+    assert_eq!(debug["causes"].as_array().unwrap().len(), 1, "one cause: {}", debug["causes"]);
+    assert_eq!(traefik.get("http://first.test/").await.text(), "hello");
 }
 
 #[tokio::test]

@@ -10,10 +10,13 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use charliehub_proto::{
-    debug::{Agents, DatabaseLink, Debug, Finding, LastChange, Live, Quarantined, RouteCount, Routes, ServedRevision},
+    debug::{
+        Agents, DatabaseLink, Debug, Finding, LastChange, Live, Quarantined, RouteCount, RouteLine, Routes,
+        ServedRevision,
+    },
     drift::InstanceDrift,
     event::{Event, EventKind},
-    instance::{InstanceStatus, ServerHealth},
+    instance::{InstanceStatus, Instead},
     revision::{Commit, Revision, Withheld},
     route::RouteState,
 };
@@ -289,23 +292,41 @@ fn routes(overview: &Overview, wanted: &Wanted, page: Page, instances: &[Instanc
         count: *count,
     });
     let mut lines = page.lines;
-    if !lines.is_empty() {
-        let mut servers: BTreeMap<Uuid, Vec<&ServerHealth>> = lines.iter().map(|line| (line.id, Vec::new())).collect();
-        for server in instances.iter().flat_map(|one| &one.servers) {
-            if let Some(known) = server.owner.as_ref().and_then(|owner| servers.get_mut(&owner.id)) {
-                known.push(server);
-            }
-        }
-        for line in &mut lines {
-            line.servers = servers.remove(&line.id).unwrap_or_default().into_iter().take(SHOWN).cloned().collect();
-        }
-    }
+    complete(&mut lines, instances);
     Routes {
         counts: counts.collect(),
         filter: wanted.filter.clone(),
         state: wanted.state,
         page: lines,
         next: page.next.map(|after| after.cursor()),
+    }
+}
+
+/// Tells of each line what Traefiks say of it.
+fn complete(lines: &mut [RouteLine], instances: &[InstanceStatus]) {
+    let mut known: BTreeMap<Uuid, &mut RouteLine> = lines.iter_mut().map(|line| (line.id, line)).collect();
+    for one in instances {
+        for server in &one.servers {
+            let line = server.owner.as_ref().and_then(|owner| known.get_mut(&owner.id));
+            if let Some(line) = line.filter(|line| line.servers.len() < SHOWN) {
+                line.servers.push(server.clone());
+            }
+        }
+        for held in &one.held_back {
+            if let Some(line) = known.get_mut(&held.owner.id) {
+                let instead = match held.instead {
+                    Instead::Earlier => "as it was before",
+                    Instead::Closed => "closed",
+                    Instead::Nothing => "left out",
+                };
+                line.troubles.push(format!("{instead} on {}: {}", one.name, held.reason));
+            }
+        }
+        for refused in &one.refused_routes {
+            if let Some(line) = refused.owner.as_ref().and_then(|owner| known.get_mut(&owner.id)) {
+                line.troubles.push(format!("{} on {}: {}", refused.status, one.name, refused.errors.join("; ")));
+            }
+        }
     }
 }
 

@@ -150,11 +150,16 @@ fn root(parent: &mut [usize], mut at: usize) -> usize {
 }
 
 fn joined(mut group: Vec<&Noticed>) -> Option<Cause> {
-    group.sort_by(|a, b| (a.kind, a.state, &a.subject, &a.text).cmp(&(b.kind, b.state, &b.subject, &b.text)));
+    // Of one kind a fragment comes first: rows use it, not the other way round.
+    let is_row = |one: &Noticed| one.owner.as_ref().is_none_or(|owner| owner.kind == "domain");
+    group.sort_by(|a, b| {
+        let key = |one: &Noticed| (one.kind, is_row(one), one.state);
+        key(a).cmp(&key(b)).then_with(|| (&a.subject, &a.text).cmp(&(&b.subject, &b.text)))
+    });
     let owners: BTreeMap<Uuid, &Owner> =
         group.iter().filter_map(|one| one.owner.as_ref()).map(|owner| (owner.id, owner)).collect();
     let mut owners: Vec<Owner> = owners.into_values().cloned().collect();
-    owners.sort_by(|a, b| a.name.cmp(&b.name));
+    owners.sort_by(|a, b| (a.kind == "domain", &a.name).cmp(&(b.kind == "domain", &b.name)));
     let mut signals: Vec<Signal> = Vec::new();
     for one in &group {
         let signal = Signal { kind: one.kind, text: format!("{}: {}", one.about(), one.text) };
@@ -386,7 +391,8 @@ fn refused_route(of: &InstanceStatus, one: &RefusedRoute) -> Noticed {
     };
     let mut noticed = plain(SignalKind::RefusedRoute, state, &one.name, text, next);
     noticed.command = one.owner.as_ref().map(change);
-    noticed.links = vec![Link::Object(one.name.clone())];
+    // A middleware that Traefik cannot build takes its routers with it, in the same words.
+    noticed.links = vec![Link::Object(one.name.clone()), Link::Reason(words)];
     noticed.links.extend(one.owner.as_ref().map(|owner| Link::Row(owner.id)));
     noticed.owner.clone_from(&one.owner);
     noticed

@@ -149,7 +149,8 @@ fn causes(html: &mut Html, debug: &Debug) {
         html.put(" hidden><h2 id=\"causes-title\">Causes</h2></section>");
         return;
     }
-    html.put("><h2 id=\"causes-title\">").text(count(debug.causes.len(), "cause")).put(", the worst first</h2>");
+    html.put("><h2 id=\"causes-title\">").text(count(debug.causes.len(), "cause"));
+    html.put(if debug.causes.len() > 1 { ", the worst first</h2>" } else { "</h2>" });
     html.put("<ol class=\"causes\">");
     for cause in debug.causes.iter().take(SHOWN) {
         html.put("<li").attr("class", cause.state.as_str()).put("><p class=\"line\"><span class=\"badge\">");

@@ -234,6 +234,7 @@ fn domain(row: &Found, closed: &Closed) -> Result<RouteLine, tokio_postgres::Err
         notes: text("notes")?.map(cut),
         maintenance_message: text("maintenance_message")?.map(cut),
         servers: Vec::new(),
+        troubles: Vec::new(),
     })
 }
 
@@ -260,6 +261,7 @@ fn fragment(row: &Found, closed: &Closed) -> Result<RouteLine, tokio_postgres::E
         notes: row.try_get::<_, Option<String>>("notes")?.map(cut),
         maintenance_message: None,
         servers: Vec::new(),
+        troubles: Vec::new(),
         kind,
     })
 }

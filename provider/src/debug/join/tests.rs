@@ -242,3 +242,27 @@ fn the_worst_is_first_and_each_says_what_to_do() {
     assert!(of("a.org").text.contains("x@docker"));
     assert_eq!(causes.len(), 7, "{:?}", lines(&causes));
 }
+
+#[test]
+fn a_fragment_that_traefik_refuses_and_the_rows_that_go_with_it_are_one_line() {
+    let fragment = Owner { id: Uuid::from_u128(3), kind: "http.middleware".to_owned(), name: "guarded".to_owned() };
+    let refused = |owner: &Owner, object: &str| RefusedRoute {
+        protocol: "http".to_owned(),
+        object: object.to_owned(),
+        name: format!("{}@http", owner.name),
+        status: "disabled".to_owned(),
+        errors: vec!["unknown plugin type: nowhere".to_owned()],
+        owner: Some(owner.clone()),
+    };
+    let mut hub2 = traefik("hub2", InstanceState::Current);
+    hub2.refused_routes = vec![
+        refused(&owner(1, "a.org"), "router"),
+        refused(&owner(2, "b.org"), "router"),
+        refused(&fragment, "middleware"),
+    ];
+    let causes = Noticing { instances: vec![hub2], ..Noticing::default() }.causes();
+    let line =
+        "broken guarded, a.org and 1 more: middleware guarded@http of hub2 is disabled: unknown plugin type: nowhere";
+    assert_eq!(lines(&causes), [line]);
+    assert_eq!(causes[0].command.as_deref(), Some("curl -X PUT .../api/fragments/http.middleware/guarded"));
+}

@@ -3,7 +3,7 @@
 use charliehub_proto::debug::Debug;
 
 use super::Viewer;
-use crate::debug::{SCRIPT, STYLE, html::Html, page::time, version};
+use crate::debug::{SCRIPT, STYLE, html::Html, version};
 
 pub(super) fn head(html: &mut Html, title: &str, viewer: Option<&Viewer>) {
     html.put("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>")
@@ -33,11 +33,9 @@ pub(super) fn head(html: &mut Html, title: &str, viewer: Option<&Viewer>) {
 }
 
 pub(super) fn foot(html: &mut Html, debug: &Debug) {
-    html.put("<footer><p>charliehub-provider ")
-        .text(&debug.version)
-        .put(" · <a href=\"/debug.json\">the same as data</a> · <a href=\"/debug\">reload</a> · made ");
-    time::clock(html, debug.at);
-    html.put("</p></footer></body></html>");
+    html.put("<footer><p>charliehub-provider ").text(&debug.version).put(
+        " · <a href=\"/debug.json\">the same as data</a> · <a href=\"/debug\">reload</a></p></footer></body></html>",
+    );
 }
 
 pub(super) fn foot_of_form(html: &mut Html) {

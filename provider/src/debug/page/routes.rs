@@ -90,6 +90,9 @@ fn line(html: &mut Html, one: &RouteLine) {
     if let Some(reason) = &one.reason {
         html.put("<p class=\"notes\">").text(reason).put("</p>");
     }
+    for trouble in &one.troubles {
+        html.put("<p class=\"notes\"><span class=\"state broken\">not everywhere</span> ").text(trouble).put("</p>");
+    }
     if let Some(message) = one.maintenance_message.as_ref().filter(|_| one.state == RouteState::Maintenance) {
         html.put("<p class=\"notes\">says <q>").text(message).put("</q></p>");
     }

@@ -31,7 +31,7 @@ fn line(n: u32, name: &str, state: &str) -> Value {
     json!({ "id": format!("00000000-0000-0000-0000-{n:012}"), "kind": "domain", "name": name, "protocol": "http",
             "state": state, "reason": null, "to": format!("http://10.44.0.9:{}", 3000 + n), "access": "internal, login",
             "site": "fr", "owner": "platform", "notes": "for the site networks only", "maintenance_message": null,
-            "servers": [] })
+            "servers": [], "troubles": ["closed on hub-refused: unknown field"] })
 }
 
 /// An edge on which all is well.
