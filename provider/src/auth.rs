@@ -320,11 +320,15 @@ impl Auth {
         self.bearer(&request.headers, address).await
     }
 
-    /// Whether who was let in with these headers would be now, for an answer that goes on. Without a token it was the word of
-    /// a trusted proxy, which nobody takes back.
+    /// Whether who was let in with these headers would be now, for an answer that goes on. Without a token it was a session,
+    /// or the word of a trusted proxy, which nobody takes back.
     pub fn still(&self, headers: &HeaderMap, need: Need) -> bool {
-        let Some(token) = bearer(headers) else { return true };
-        self.find(Hash::of(token)).is_some_and(|caller| permit(&caller, need).is_ok())
+        let caller = match bearer(headers) {
+            Some(token) => self.find(Hash::of(token)),
+            None if self.proxies.get().is_some() => return true,
+            None => self.session(headers, true).or_else(|| self.session(headers, false)),
+        };
+        caller.is_some_and(|caller| permit(&caller, need).is_ok())
     }
 
     /// Trusts proxies from now on. The first call counts.

@@ -223,8 +223,7 @@ fn events(html: &mut Html, debug: &Debug) {
     } else {
         html.put("<ol class=\"events\">");
         for event in &debug.events {
-            let kind = serde_json::to_value(event.kind).ok();
-            let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().replace('_', " ");
+            let kind = event.kind.to_string().replace('_', " ");
             html.put("<li>");
             time::clock(html, event.at);
             html.put(" ").tag("span class=\"kind\"", kind).put(" <span>").text(&event.text).put("</span></li>");
