@@ -125,8 +125,12 @@ impl Query {
         let mut query = Self::of(closed, Table::Domains);
         let mut conditions = Vec::new();
         if let Some(filter) = &wanted.filter {
-            let words = "lower(concat_ws(' ', domain || path_prefix, backend_host, owner, site))";
-            conditions.push(format!("strpos({words}, {}) > 0", query.parameter(filter)));
+            // Each by itself, since most are in the C collation, in which that costs half.
+            let f = query.parameter(filter);
+            conditions.push(format!(
+                "(strpos(domain || lower(path_prefix), {f}) > 0 OR strpos(lower(backend_host), {f}) > 0
+                  OR strpos(lower(owner), {f}) > 0 OR strpos(site, {f}) > 0)"
+            ));
         }
         match wanted.state {
             Some(RouteState::Closed) => conditions.push("id = ANY($1)".to_owned()),
@@ -272,3 +276,6 @@ fn cut(text: String) -> String {
         None => text,
     }
 }
+
+#[cfg(test)]
+mod tests;

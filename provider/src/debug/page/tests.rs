@@ -62,8 +62,8 @@ fn right() -> Value {
                     "filter": null, "state": null, "page": lines, "next": "abc" },
         "quarantined": [], "withheld": [],
         "agents": { "findings": [], "note": "No agent has reported." },
-        "events": [{ "id": 9, "at": "2026-11-24T12:29:00Z", "kind": "ack", "text": "hub2 runs revision 41", "revision": 41 },
-                   { "id": 8, "at": "2026-11-24T12:29:00Z", "kind": "revision", "text": "revision 41 is served, with 23 routes" }],
+        "events": [{ "id": "a-9", "at": "2026-11-24T12:29:00Z", "kind": "ack", "text": "hub2 runs revision 41", "revision": 41 },
+                   { "id": "a-8", "at": "2026-11-24T12:29:00Z", "kind": "revision", "text": "revision 41 is served, with 23 routes" }],
     })
 }
 
