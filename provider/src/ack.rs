@@ -197,11 +197,11 @@ impl Watch {
         } else {
             memory.overview = None;
         }
-        self.told(&running).await;
+        self.told(&running);
         Ok(())
     }
 
-    async fn told(&self, running: &Running) {
+    fn told(&self, running: &Running) {
         let Some(digest) = &running.digest else { return };
         let why = self.instance.sent(digest).and_then(|snapshot| found::pretence(&snapshot, running));
         if self.instance.pretends(why.clone())
@@ -210,7 +210,9 @@ impl Watch {
             tracing::error!(instance = %self.instance.name, why, "not what it says");
             self.tell(EventKind::Late, format!("{}: {why}", self.instance.name));
         }
-        self.hear(What::Runs { digest: digest.as_str().into(), found: found::found(running) }).await;
+        let what = What::Runs { digest: digest.as_str().into(), found: found::found(running) };
+        // It is read again and again: one that finds no room is not missed.
+        drop(self.heard.try_send(Heard { instance: Arc::clone(&self.instance.name), what }));
     }
 
     async fn hear(&self, what: What) {

@@ -47,6 +47,7 @@ use axum::{
 use charliehub_proto::problem::MEDIA_TYPE;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use tokio::sync::mpsc;
 use tracing::Instrument as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -63,6 +64,7 @@ use crate::{
     config::Traefik,
     debug::Memory,
     events::Events,
+    heard::Heard,
     instances::Instances,
     postgres::Pool,
     publish::Overview,
@@ -90,6 +92,8 @@ pub struct Api {
     pub instances: Arc<Instances>,
     /// Those whose APIs are configured.
     pub traefiks: Arc<Vec<Traefik>>,
+    /// Who decides what an instance is given listens there.
+    pub telling: mpsc::Sender<Heard>,
     pub events: Arc<Events>,
     pub status: Arc<Status>,
     /// What the newest rows come to.
@@ -136,6 +140,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(routes::list))
         .routes(routes!(surface::list))
         .routes(routes!(instances::list))
+        .routes(routes!(instances::retry))
         .routes(routes!(events::follow))
         .routes(routes!(drift::list))
         .routes(routes!(rehearse::run))

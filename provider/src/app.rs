@@ -55,7 +55,7 @@ use crate::{
         Database, Pool,
         private::{self, Private},
     },
-    publish::{Policy, Publisher},
+    publish::{Holds, Policy, Publisher, kept},
     record::Recorder,
     rehearse::Rehearsal,
     serve::Server,
@@ -105,6 +105,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let settings = Arc::new(settings(&config, address));
     let mut publisher = Publisher::new(Arc::clone(&settings), limits(&config), Arc::clone(&current));
     publisher.fit(config.traefik.iter().filter_map(floor), policy(&config));
+    publisher.restore(kept::read(&data_dir));
     let (good, errors) = disk::read(&data_dir);
     for error in errors {
         tracing::error!(%error, "a last known good config cannot be used");
@@ -119,6 +120,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (database, private) = find_database(&config)?;
     let pool = database.pool(POOL);
     let (asker, wishes) = reread::channel();
+    let (telling, heard) = mpsc::channel(HEARD);
     let api = Api {
         pool: pool.clone(),
         auth: Arc::clone(&auth),
@@ -128,6 +130,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         rehearsal: Arc::new(Rehearsal::configured(&config.rehearse, Arc::clone(&settings))),
         settings,
         instances: Arc::clone(&instances),
+        telling: telling.clone(),
         traefiks: Arc::new(config.traefik.clone()),
         events: Arc::clone(&events),
         status: Arc::clone(&status),
@@ -154,7 +157,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         polled: counter!(metrics::HTTP_REQUESTS, "route" => "/traefik", "status" => "200"),
         stop: stop.clone(),
     });
-    let (telling, heard) = mpsc::channel(HEARD);
     let serving = TaskTracker::new();
     serving.spawn(server.run(listener, tls));
     serving.close();
@@ -188,6 +190,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         auth: Arc::clone(&auth),
         pool: pool.clone(),
         changes: Arc::clone(&changed),
+        data_dir: data_dir.clone(),
+        holds: Holds::new(),
         instances: Arc::clone(&instances),
         events: Arc::clone(&events),
         overview: Arc::clone(&overview),

@@ -5,6 +5,7 @@
 
 mod behind;
 mod fitted;
+pub mod kept;
 mod restrict;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use uuid::Uuid;
 
 pub use self::{
     behind::Behind,
-    fitted::{Policy, owner},
+    fitted::{Hold, Policy, owner},
     restrict::restricted,
 };
 use self::{
@@ -49,6 +50,9 @@ const REMEMBERED: usize = 1000;
 
 /// A change of one row; `None` is its removal.
 type Change = (Key, Option<Arc<Row>>);
+
+/// What instances do not take, by their names.
+pub type Holds = BTreeMap<String, Vec<(Key, Hold)>>;
 
 /// What became of a reading, for those who keep it.
 #[derive(Debug)]
@@ -369,6 +373,21 @@ impl Publisher {
             self.current.swap_for(&heard.instance, given.map(|(_, own)| own));
         }
         changed
+    }
+
+    /// What each instance does not take, for the next start.
+    pub fn holds(&self) -> Holds {
+        let all = self.fits.iter().map(|(instance, fit)| (instance.to_string(), fit.holds()));
+        all.filter(|(_, holds)| !holds.is_empty()).collect()
+    }
+
+    /// What each instance did not take before we were started.
+    pub fn restore(&mut self, holds: Holds) {
+        for (instance, holds) in holds {
+            if let Some(fit) = self.fits.get_mut(&*instance) {
+                fit.restore(holds);
+            }
+        }
     }
 
     /// What an instance is not given as the rows say.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    io::{Read as _, Write as _},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -65,6 +66,17 @@ impl Backend {
         Self { address, seen, _process: None }
     }
 
+    /// Before the API of a Traefik: answers what `first` says, else what the API does.
+    pub async fn before(
+        home: &Home,
+        api: SocketAddr,
+        first: impl Fn(&Seen) -> Option<Response<String>> + Send + Sync + 'static,
+    ) -> Self {
+        let refused = || Response::builder().status(502).body(String::new()).expect("a response");
+        Self::with(home, move |request| first(request).unwrap_or_else(|| forward(api, request).unwrap_or_else(refused)))
+            .await
+    }
+
     /// TCP: every byte comes back.
     pub async fn echo(home: &Home) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port for a backend");
@@ -113,4 +125,15 @@ async fn note(request: Request<Incoming>) -> Seen {
     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let body = request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
     Seen { path, headers, body: String::from_utf8_lossy(&body).into_owned() }
+}
+
+/// Asks as `request` did, and waits: the story's own thread has nothing else to do.
+fn forward(to: SocketAddr, request: &Seen) -> Option<Response<String>> {
+    let mut stream = std::net::TcpStream::connect(to).ok()?;
+    write!(stream, "GET {} HTTP/1.0\r\nHost: {to}\r\n\r\n", request.path).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status: u16 = head.split(' ').nth(1)?.parse().ok()?;
+    Response::builder().status(status).body(body.to_owned()).ok()
 }

@@ -1,6 +1,13 @@
 //! The provider knows what each Traefik runs: it reads it back.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "fails as its stories do")]
 
-use charliehub_tests::{Row, Traefik, World, secs, until};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use charliehub_tests::{Backend, Connection, Home, Postgres, Row, Traefik, World, secs, until};
+use hyper::{Method, Response};
 use serde_json::{Value, json};
 
 fn shown(hub2: &Value) -> (&str, Option<i64>) {
@@ -18,7 +25,7 @@ async fn a_change_is_acknowledged_as_soon_as_traefik_runs_it() {
     let mut times = Vec::new();
     for n in 0..20 {
         let row = Row::http(&format!("n{n}.test"), hello.address()).json().to_string();
-        let answer = world.provider.send(hyper::Method::POST, path, &row).await;
+        let answer = world.provider.send(Method::POST, path, &row).await;
         let change = &answer.json()["change"];
         assert_eq!(change["instances"], json!([{ "name": "hub2", "live": true, "state": "current" }]), "{change}");
         let hub2 = world.until_instance("it says so", |hub2| shown(hub2).1 == change["revision"].as_i64()).await;
@@ -58,7 +65,7 @@ async fn one_that_only_polls_is_never_said_to_run_anything() {
     .0;
     assert_eq!((&answer["state"], &answer["running"]), (&json!("unverified"), &Value::Null));
     assert!(answer["trouble"].as_str().unwrap().contains("set `api` in a [[traefik]]"), "{answer}");
-    let answer = world.provider.send(hyper::Method::POST, "/api/domains?wait=live", &row).await.json();
+    let answer = world.provider.send(Method::POST, "/api/domains?wait=live", &row).await.json();
     let instances = answer["change"]["instances"].as_array().unwrap();
     assert_eq!((&instances[0]["name"], &instances[0]["live"]), (&json!("hub2"), &json!(true)));
     assert_eq!((&instances[1]["name"], &instances[1]["live"]), (&json!("hub3"), &json!(false)));
@@ -76,4 +83,124 @@ async fn a_traefik_that_dies_and_comes_back_shows_as_what_it_is() {
     traefik.up().await;
     let hub2 = world.until_instance("it is back", |hub2| shown(hub2).0 == "current").await;
     assert_eq!(hub2["trouble"], Value::Null);
+}
+
+/// A world whose Traefik `hub2` has something before its API, with the route `first.test`.
+async fn behind(
+    lines: &str,
+    version: &str,
+    first: impl Fn(&charliehub_tests::Seen) -> Option<Response<String>> + Send + Sync + 'static,
+) -> (World, Traefik, Backend) {
+    let home = Home::new();
+    let api = SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
+    let front = Backend::before(&home, api, first).await;
+    let postgres = Postgres::start(&home).await;
+    let known = format!("instance = \"hub2\"\napi = \"http://{}\"\n{lines}", front.address());
+    let world = World::over(home, postgres, |provider| provider.traefik(&known)).await;
+    let token = world.provider.token("traefik").await;
+    let traefik = Traefik::of_version_at(version, &world.home, "hub2", world.provider.address(), &token, api).await;
+    let hello = world.backend("hello").await;
+    world.insert(&Row::http("first.test", hello.address())).await;
+    traefik.until_answers("http://first.test/", "hello").await;
+    (world, traefik, hello)
+}
+
+fn trouble(hub2: &Value) -> &str {
+    hub2.get("trouble").and_then(Value::as_str).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn older_traefiks_are_acknowledged_alike_and_their_health_checks_shown() {
+    for version in ["3.0.4", "3.4.3", "3.6.15"] {
+        let (world, _traefik, hello) = behind("", version, |_| None).await;
+        let dead =
+            Row::http("checked.test", hello.address()).with("health_check", "{\"path\": \"/\", \"interval\": \"1s\"}");
+        let dead = dead.with("backend_host", "127.0.0.1").with("backend_port", "1");
+        world.insert(&dead).await;
+        let hub2 = world
+            .until_instance("its server is down", |hub2| {
+                let servers = hub2["servers"].as_array().into_iter().flatten();
+                servers.into_iter().any(|one| one["up"] == json!(false) && one["owner"]["name"] == "checked.test")
+            })
+            .await;
+        assert_eq!((shown(&hub2).0, hub2["version"].as_str()), ("current", Some(version)));
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_wants_to_know_who_asks_is_told() {
+    let refused = |seen: &charliehub_tests::Seen| {
+        let right = seen.headers.get("authorization").is_some_and(|given| given == "Basic b3A6c2VjcmV0");
+        (!right).then(|| Response::builder().status(401).body(String::new()).unwrap())
+    };
+    let (world, ..) = behind("", "3.7.15", refused).await;
+    let hub2 = world.until_instance("it is refused", |hub2| trouble(hub2).contains("401")).await;
+    assert_eq!(shown(&hub2).0, "unknown");
+    assert!(trouble(&hub2).contains("set `token`, or `user` and `password`"), "{hub2}");
+    let (world, ..) = behind("user = \"op\"\npassword = \"secret\"", "3.7.15", refused).await;
+    world.until_instance("it is let in", |hub2| shown(hub2).0 == "current").await;
+}
+
+#[tokio::test]
+async fn an_api_that_is_none_of_traefiks_is_said_to_be_none() {
+    let (world, ..) = behind("", "3.7.15", |_| Some(Response::new("<html>".to_owned()))).await;
+    let hub2 = world.until_instance("it is said", |hub2| trouble(hub2).contains("is not Traefik's")).await;
+    assert_eq!((shown(&hub2).0, &hub2["running"]), ("unknown", &Value::Null));
+}
+
+#[tokio::test]
+async fn two_traefiks_of_one_name_are_said_to_be_two() {
+    let (world, _traefik, _hello) = World::acking(|provider| provider).await;
+    let other = world.traefik("hub2").await;
+    let hub2 = world.until_instance("it is said", |hub2| trouble(hub2).contains("two Traefiks poll as `hub2`")).await;
+    assert_eq!(shown(&hub2).0, "unknown");
+    drop(other);
+    world.until_instance("one is left", |hub2| shown(hub2).0 == "current").await;
+}
+
+#[tokio::test]
+async fn one_that_says_what_it_was_sent_and_runs_something_else_is_not_current() {
+    let home = Home::new();
+    let sent = Arc::new(Mutex::new(String::new()));
+    let echo = Arc::clone(&sent);
+    let stub = Backend::with(&home, move |seen| {
+        let marker =
+            json!({ "headers": { "customResponseHeaders": { "X-Charliehub-Config": *echo.lock().unwrap() } } });
+        Response::new(match seen.path.split('?').next().unwrap() {
+            "/api/version" => json!({ "Version": "3.7.15" }).to_string(),
+            "/api/http/middlewares/charliehub-revision@http" => marker.to_string(),
+            _ => "[]".to_owned(),
+        })
+    })
+    .await;
+    let postgres = Postgres::start(&home).await;
+    let known = format!("instance = \"hub2\"\napi = \"http://{}\"", stub.address());
+    let world = World::over(home, postgres, |provider| provider.traefik(&known)).await;
+    let token = world.provider.token("traefik").await;
+    let hello = world.backend("hello").await;
+    world.serve(&Row::http("first.test", hello.address())).await;
+    let mut connection = Connection::open(&world.home, world.provider.address()).await.unwrap();
+    let authorization = format!("Bearer {token}");
+    let headers = [("authorization", authorization.as_str())];
+    let answer = connection.send(Method::GET, "/traefik?instance=hub2", &headers, "").await.unwrap();
+    *sent.lock().unwrap() = answer.header("etag").trim_matches('"').to_owned();
+    let hub2 = world.until_instance("it is found out", |hub2| trouble(hub2).contains("says that it runs")).await;
+    assert_eq!(shown(&hub2).0, "behind", "{hub2}");
+    assert!(trouble(&hub2).contains("first.test"), "{hub2}");
+}
+
+#[tokio::test]
+async fn a_change_that_breaks_tls_is_not_acknowledged_and_taken_back() {
+    let (world, traefik, hello) = World::acking(|provider| provider).await;
+    world.insert(&Row::https("secure.test", hello.address())).await;
+    traefik.until_answers("https://secure.test/", "hello").await;
+    world.until_instance("it runs", |hub2| shown(hub2).0 == "current").await;
+    // Traefik takes it, says nothing, and no handshake works any more.
+    let store = json!({ "defaultCertificate": { "certFile": "/nowhere.crt", "keyFile": "/nowhere.key" } });
+    world.psql(&format!("UPDATE fragments SET body = '{store}' WHERE kind = 'tls.store' AND name = 'default'")).await;
+    let held = world.until_instance("it is held back", |hub2| hub2.pointer("/held_back/0").is_some()).await;
+    let reason = held.pointer("/held_back/0/reason").and_then(Value::as_str).unwrap_or_default();
+    assert!(reason.contains("does not speak TLS") && reason.contains("websecure"), "{held}");
+    traefik.until_answers("https://secure.test/", "hello").await;
+    world.until_instance("what runs is current again", |hub2| shown(hub2).0 == "current").await;
 }

@@ -1,10 +1,7 @@
 //! What one Traefik refuses costs nobody else a route: it is said, and something that it takes is given in its place.
 #![allow(clippy::unwrap_used, reason = "fails as its stories do")]
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use charliehub_tests::{Backend, Home, Postgres, Provider, Row, Traefik, World, secs, until};
 use hyper::{Method, Response};
@@ -116,26 +113,11 @@ async fn a_fragment_that_breaks_what_worked_goes_back_to_what_it_was_and_says_so
 
 /// The API of a Traefik, which says that it is of another version.
 async fn spoofed(home: &Home, api: SocketAddr, version: &'static str) -> Backend {
-    Backend::with(home, move |request| {
-        if request.path.starts_with("/api/version") {
-            return Response::new(format!("{{\"Version\": \"{version}\"}}"));
-        }
-        let Ok(mut stream) = TcpStream::connect(api) else { return refused() };
-        let asked = format!("GET {} HTTP/1.0\r\nHost: {api}\r\n\r\n", request.path);
-        let mut answer = String::new();
-        let sent = stream.write_all(asked.as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
-        let Some((head, body)) = sent.ok().and(answer.split_once("\r\n\r\n")) else { return refused() };
-        let mut response = Response::new(body.to_owned());
-        if !head.starts_with("HTTP/1.0 200") && !head.starts_with("HTTP/1.1 200") {
-            *response.status_mut() = hyper::StatusCode::NOT_FOUND;
-        }
-        response
+    Backend::before(home, api, move |request| {
+        let version = format!("{{\"Version\": \"{version}\"}}");
+        request.path.starts_with("/api/version").then(|| Response::new(version))
     })
     .await
-}
-
-fn refused() -> Response<String> {
-    Response::builder().status(502).body(String::new()).unwrap()
 }
 
 #[tokio::test]
@@ -146,7 +128,7 @@ async fn a_body_that_cannot_be_decoded_is_replaced_by_one_that_can() {
     let spoof = spoofed(&home, api, "3.7.15").await;
     let postgres = Postgres::start(&home).await;
     let known = format!("instance = \"hub2\"\napi = \"http://{}\"", spoof.address());
-    let world = World::over(home, postgres, |provider| provider.traefik(&known)).await;
+    let mut world = World::over(home, postgres, |provider| provider.traefik(&known)).await;
     let token = world.provider.token("traefik").await;
     let traefik = Traefik::of_version_at("3.0.4", &world.home, "hub2", world.provider.address(), &token, api).await;
     let hello = world.backend("hello").await;
@@ -167,6 +149,22 @@ async fn a_body_that_cannot_be_decoded_is_replaced_by_one_that_can() {
     });
     let hub2 = found.await;
     println!("after {:?}: {}", began.elapsed(), hub2["held_back"]);
+    let held = hub2["held_back"].clone();
+    // An operator may try again: it is the same.
+    let path = "/api/instances/hub2/retry";
+    assert_eq!(world.provider.send(Method::POST, path, "").await.status, 200);
+    world
+        .until_instance("it is found once more", |hub2| {
+            names(&hub2["held_back"]) == ["unknown"] && hub2["state"] == "current" && hub2["held_back"] != held
+        })
+        .await;
+    // A restart knows it, and sends nothing that is not taken.
+    world.provider.stop().await;
+    world.provider.up().await;
+    world.until_instance("it is known after a restart", |hub2| hub2["state"] == "current").await;
+    let hub2 = world.until_instance("and held back", |hub2| names(&hub2["held_back"]) == ["unknown"]).await;
+    assert_eq!(hub2["refused_routes"], json!([]));
+    assert!(!world.provider.log().contains("refused"), "nothing was sent to be refused");
     // The others are there, and routes go on changing.
     let row = Row::http("later.test", hello.address()).with("middlewares", "{fine}");
     world.insert(&row).await;

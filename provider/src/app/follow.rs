@@ -1,6 +1,6 @@
 //! What the loop that follows the database tells becomes snapshots, records, status, metrics and lines of the log.
 
-use std::{sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use charliehub_proto::{
@@ -19,7 +19,7 @@ use crate::{
     instances::Instances,
     metrics as name,
     postgres::Pool,
-    publish::{Outcome, Overview, Publisher, Served},
+    publish::{Holds, Outcome, Overview, Publisher, Served, kept},
     record::Recorder,
     status::Status,
     store::{
@@ -41,6 +41,9 @@ pub(super) struct Follow {
     pub(super) pool: Pool,
     /// Told of each reading, for the log of changes.
     pub(super) changes: Arc<Notify>,
+    pub(super) data_dir: PathBuf,
+    /// What instances do not take, as it is kept on disk.
+    pub(super) holds: Holds,
     pub(super) instances: Arc<Instances>,
     pub(super) events: Arc<Events>,
     /// What was told last; `/debug` shows it.
@@ -125,8 +128,15 @@ impl Follow {
         self.events.tell(told);
     }
 
-    /// Says which rows an instance is given otherwise, where that is new.
-    fn tell_held_back(&self) {
+    /// Says which rows an instance is given otherwise, where that is new, and keeps it for the next start.
+    fn tell_held_back(&mut self) {
+        let holds = self.publisher.holds();
+        if holds != self.holds {
+            if let Err(error) = kept::write(&self.data_dir, &holds) {
+                tracing::error!(%error, "cannot keep on disk what Traefiks do not take; a start would find it out again");
+            }
+            self.holds = holds;
+        }
         for instance in self.instances.all() {
             let now = self.publisher.held_back(&instance.name);
             let before = instance.holds_back(now.clone());

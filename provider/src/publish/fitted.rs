@@ -21,6 +21,7 @@ use charliehub_proto::{
     },
 };
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::suspects::{Next, Suspects};
@@ -45,8 +46,8 @@ pub struct Policy {
 }
 
 /// Why a row is held back, and what is given in its place.
-#[derive(Clone, Debug)]
-struct Hold {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
     /// The row that is not taken. Another version of it is tried again.
     row: Arc<Row>,
     /// `None`: its place is closed.
@@ -119,7 +120,7 @@ impl Fit {
             before.entry(*key).or_insert_with(|| given.clone());
         }
         let changed: BTreeSet<Key> = before.keys().copied().collect();
-        self.held.retain(|key, hold| !changed.contains(key) || rows.get(key) == Some(&hold.row));
+        self.held.retain(|key, hold| rows.get(key).is_some_and(|row| Arc::ptr_eq(row, &hold.row) || *row == hold.row));
         self.suspects.forget(&changed);
         self.steps.push_back(Step { digest: "".into(), before });
         if self.steps.len() > STEPS
@@ -338,16 +339,26 @@ impl Fit {
         self.fit(rows, revision, settings)
     }
 
+    /// What it does not take, for the next start: without it the next start would find it all out again.
+    pub(super) fn holds(&self) -> Vec<(Key, Hold)> {
+        self.held.iter().map(|(key, hold)| (*key, hold.clone())).collect()
+    }
+
+    /// What it did not take before we were started.
+    pub(super) fn restore(&mut self, holds: Vec<(Key, Hold)>) {
+        self.held = holds.into_iter().collect();
+    }
+
     /// It told its version. True when it may have to be given something else.
     pub(super) fn is_version(&mut self, text: &str) -> bool {
         let version = text.parse().unwrap_or(NEWEST);
-        if self.version.replace(version) == Some(version) {
-            return false;
+        let before = self.version.replace(version);
+        if before.is_some() && before != Some(version) {
+            // Another one may take what this one did not.
+            self.again();
         }
-        // Another one may take what this one did not.
-        self.again();
         self.too_new.clear();
-        true
+        before != Some(version)
     }
 
     pub(super) fn held_back(&self, rows: &Rows) -> Vec<HeldBack> {
