@@ -302,6 +302,11 @@ async fn a_person_clicks_through_the_page() {
     browser.until_text("#verdict", "hub2 runs revision").await;
     browser.until_text("#changes tbody", "ms hub2").await;
     browser.screenshot(&shot("right")).await;
+    let debug = world.provider.get("/debug.json").await.json();
+    assert_eq!(
+        (&debug["drift"][0]["instance"], debug["drift"][0]["differences"].to_string()),
+        (&"hub2".into(), "[]".to_owned())
+    );
     let revision = withhold(&world).await;
     traefik.until_answers("http://r05.test/", "hello").await;
     browser.until_text("#withheld", &format!("Revision {revision} waits")).await;

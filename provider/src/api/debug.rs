@@ -4,6 +4,7 @@
 //! of events. To decide about what is withheld it takes a form of the page itself, and an administrator's token, typed in
 //! or the one of the session. [`forms`] takes what is posted, [`files`] gives out style and script.
 
+mod drift;
 mod files;
 mod forms;
 
@@ -184,7 +185,7 @@ async fn gathered(api: &Api, wanted: &Wanted) -> Debug {
         overview: &api.overview.load_full(),
         instances: &api.instances,
         events: &api.events,
-        drift: Vec::new(),
+        drift: drift::known(api).await,
         findings: Vec::new(),
         memory: &api.shown,
     };

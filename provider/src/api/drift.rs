@@ -32,15 +32,20 @@ pub(super) async fn list(With(api): With<Api>, request: Request) -> Result<Json<
         let problem = Problem::unavailable(1, "no configuration is served yet");
         return Err(problem.remedy("try again once /readyz answers 200"));
     }
-    let read = join_all(api.traefiks.iter().map(|traefik| look(&api, traefik))).await;
+    Ok(Json(found(&api).await?))
+}
+
+/// All Traefiks are asked.
+pub(super) async fn found(api: &Api) -> Result<Vec<InstanceDrift>, Problem> {
+    let read = join_all(api.traefiks.iter().map(|traefik| look(api, traefik))).await;
     let read: Vec<_> = read.into_iter().flatten().collect();
     let found = try_join_all(read.iter().map(|looked| compare(looked, None))).await?;
     if found.iter().all(|one| one.differences.is_empty()) {
-        return Ok(Json(found));
+        return Ok(found);
     }
     // Whose they are takes all rows: only where there is something.
-    let rows = compiled(&api).await?;
-    Ok(Json(try_join_all(read.iter().map(|looked| compare(looked, Some(Arc::clone(&rows))))).await?))
+    let rows = compiled(api).await?;
+    try_join_all(read.iter().map(|looked| compare(looked, Some(Arc::clone(&rows))))).await
 }
 
 /// A Traefik that was asked, and what it should run.

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
@@ -21,7 +21,7 @@ use charliehub_proto::{
     route::RouteState,
 };
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use uuid::Uuid;
 
 use super::{
@@ -76,6 +76,18 @@ pub struct Memory {
     history: ArcSwapOption<History>,
     /// Made from whole configs: once for each pair.
     withheld: Mutex<Option<(Pair, Vec<Withheld>)>>,
+    pub compared: ArcSwapOption<Compared>,
+    /// Who compares now, and what tells that it was done.
+    pub comparing: Mutex<JoinSet<()>>,
+    pub news: Notify,
+}
+
+/// What Traefiks run otherwise than a config says.
+#[derive(Debug)]
+pub struct Compared {
+    pub digest: Arc<str>,
+    pub at: Instant,
+    pub found: Vec<InstanceDrift>,
 }
 
 /// The newest changes, and the one that is served.
