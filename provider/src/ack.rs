@@ -13,9 +13,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use charliehub_proto::{event::EventKind, instance::InstanceState};
+use charliehub_proto::event::EventKind;
 use jiff::Timestamp;
-use metrics::{gauge, histogram};
+use metrics::histogram;
 use tokio::{sync::mpsc, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ impl Watch {
                     self.tell(EventKind::Instance, format!("what {} runs cannot be read: {error}", self.instance.name));
                 }
             }
-            self.measure();
+            self.instance.measure();
             self.instances.hear();
         }
     }
@@ -233,19 +233,5 @@ impl Watch {
         let mut told = Told::new(kind, text);
         told.instance = Some(self.instance.name.to_string());
         self.events.tell(told);
-    }
-
-    fn measure(&self) {
-        let status = self.instance.status();
-        let labels = [("instance", status.name.clone())];
-        let yes = |truth: bool| f64::from(u8::from(truth));
-        gauge!(name::INSTANCE_LAG, &labels).set(status.lag_seconds);
-        gauge!(name::INSTANCE_CURRENT, &labels).set(yes(status.state == InstanceState::Current));
-        gauge!(name::REFUSED, &labels).set(yes(status.state == InstanceState::Refused));
-        gauge!(name::LATE, &labels).set(yes(status.state == InstanceState::Late));
-        let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
-        gauge!(name::REFUSED_ROUTES, &labels).set(count(status.refused_routes.len()));
-        gauge!(name::HELD_BACK, &labels).set(count(status.held_back.len()));
-        gauge!(name::SERVERS_DOWN, &labels).set(count(status.servers.iter().filter(|server| !server.up).count()));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use charliehub_proto::instance::{ConfigAt, HeldBack, InstanceState, InstanceStatus, RefusedRoute, ServerHealth};
 use jiff::Timestamp;
-use metrics::{Counter, counter};
+use metrics::{Counter, counter, gauge};
 use tokio::{
     sync::{Notify, watch},
     time::{MissedTickBehavior, interval},
@@ -369,6 +369,21 @@ impl Instance {
             servers: seen.told.servers.clone(),
             advice: seen.manners.advice().into_iter().map(str::to_owned).collect(),
         })
+    }
+
+    /// Brings its metrics up to what is known.
+    pub fn measure(&self) {
+        let status = self.status();
+        let labels = [("instance", status.name.clone())];
+        let yes = |truth: bool| f64::from(u8::from(truth));
+        gauge!(name::INSTANCE_LAG, &labels).set(status.lag_seconds);
+        gauge!(name::INSTANCE_CURRENT, &labels).set(yes(status.state == InstanceState::Current));
+        gauge!(name::REFUSED, &labels).set(yes(status.state == InstanceState::Refused));
+        gauge!(name::LATE, &labels).set(yes(status.state == InstanceState::Late));
+        let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        gauge!(name::REFUSED_ROUTES, &labels).set(count(status.refused_routes.len()));
+        gauge!(name::HELD_BACK, &labels).set(count(status.held_back.len()));
+        gauge!(name::SERVERS_DOWN, &labels).set(count(status.servers.iter().filter(|server| !server.up).count()));
     }
 
     fn state(&self, seen: &Seen) -> InstanceState {

@@ -351,8 +351,14 @@ impl Publisher {
 
     /// An instance told what it did with what it was given. True when it is given something else from now on.
     pub fn hear(&mut self, heard: &Heard, now: Timestamp) -> bool {
-        let Some(shared) = self.current.load() else { return false };
         let Some(fit) = self.fits.get_mut(&heard.instance) else { return false };
+        let news = match &heard.what {
+            What::Version(version) => fit.is_version(version),
+            What::Again => fit.again(),
+            What::Runs { .. } | What::Refuses { .. } => false,
+        };
+        // Before the first config there is nothing that it could have been given.
+        let Some(shared) = self.current.load() else { return false };
         let judge = Judge {
             policy: self.policy,
             rows: &self.ran,
@@ -363,8 +369,7 @@ impl Publisher {
         let changed = match &heard.what {
             What::Runs { digest, found } => fit.runs(digest, found, &judge),
             What::Refuses { digest, reason } => fit.refuses(digest, reason, &judge),
-            What::Again => fit.again(),
-            What::Version(version) => fit.is_version(version),
+            What::Again | What::Version(_) => news,
         };
         if changed {
             let given = fit.refit(&self.ran, judge.revision, self.newest.settings());

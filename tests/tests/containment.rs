@@ -202,8 +202,12 @@ async fn what_an_older_traefik_does_not_know_is_never_sent_to_it() {
     }
     new.until_answers("http://encoded.test/", "hello").await;
     old.until_status("http://encoded.test/", 503).await;
-    let instances = world.provider.get("/api/instances").await.json();
-    let old = instances.as_array().unwrap().iter().find(|one| one["name"] == "old").cloned().unwrap();
+    let (old, _) = until("its version is known", secs(5), async || {
+        let instances = world.provider.get("/api/instances").await.json();
+        let old = instances.as_array().and_then(|all| all.iter().find(|one| one["name"] == "old")).cloned();
+        old.filter(|old| old["held_back"].to_string().contains("3.0.4")).ok_or(instances)
+    })
+    .await;
     assert_eq!(names(&old["held_back"]), ["encoded"], "{old}");
     let reason = old["held_back"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("encodedCharacters") && reason.contains("3.7") && reason.contains("3.0.4"), "{reason}");

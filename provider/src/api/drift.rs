@@ -29,8 +29,14 @@ use crate::{
 pub(super) async fn list(With(api): With<Api>, request: Request) -> Result<Json<Vec<InstanceDrift>>, Problem> {
     Parameters::of(request.uri())?.done(&[])?;
     if api.current.load().is_none() {
-        let problem = Problem::unavailable(1, "no configuration is served yet");
-        return Err(problem.remedy("try again once /readyz answers 200"));
+        let trouble = Some("no configuration is served yet, so there is nothing to hold it against".to_owned());
+        let nothing = |traefik: &Traefik| InstanceDrift {
+            instance: traefik.instance.clone(),
+            at: None,
+            trouble: trouble.clone(),
+            differences: Vec::new(),
+        };
+        return Ok(Json(api.traefiks.iter().map(nothing).collect()));
     }
     Ok(Json(found(&api).await?))
 }

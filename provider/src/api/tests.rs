@@ -71,6 +71,7 @@ impl World {
             settings,
             rehearsal,
             instances: Arc::default(),
+            telling: tokio::sync::mpsc::channel(1).0,
             traefiks: Arc::default(),
             events: Arc::default(),
             status: Arc::default(),

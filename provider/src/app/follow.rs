@@ -140,6 +140,9 @@ impl Follow {
         for instance in self.instances.all() {
             let now = self.publisher.held_back(&instance.name);
             let before = instance.holds_back(now.clone());
+            if before != now {
+                instance.measure();
+            }
             let new = now.iter().filter(|one| !before.contains(one));
             let again = before.iter().filter(|one| now.iter().all(|held| held.owner != one.owner));
             for (held, text) in new
