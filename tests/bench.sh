@@ -2,7 +2,7 @@
 # Measures what we promise, each number beside its peer in the same run, and says PASS or MISS.
 #
 # usage: tests/bench.sh [NAME...] [--json FILE] [--rounds N]
-#   NAME   live, serve, memory, rows, api; all of them without one (some 8 minutes)
+#   NAME   live, serve, memory, rows, api, ack; all of them without one (some 12 minutes)
 #
 # Installs what the benches need, builds the release profile, leaves nothing running. Exit 0 when all were measured.
 set -euo pipefail

@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "the table is the product")]
 
+mod ack;
 mod api;
 mod edge;
 mod import;
@@ -37,6 +38,8 @@ enum Name {
     Rows,
     /// Writes, lists and imports, beside the same INSERT by pgbench and the same COPY by psql
     Api,
+    /// What knowing that it is live costs, and how long /debug takes
+    Ack,
 }
 
 /// Runs the benches named, or all of them.
@@ -88,5 +91,6 @@ async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Memory => memory::run().await,
         Name::Rows => rows::run(options).await,
         Name::Api => api::run(options).await,
+        Name::Ack => ack::run().await,
     }
 }
