@@ -133,17 +133,17 @@ async fn an_api_that_wants_to_know_who_asks_is_told() {
         let right = seen.headers.get("authorization").is_some_and(|given| given == "Basic b3A6c2VjcmV0");
         (!right).then(|| Response::builder().status(401).body(String::new()).unwrap())
     };
-    let (world, ..) = behind("", "3.7.15", refused).await;
+    let (world, _traefik, _hello) = behind("", "3.7.15", refused).await;
     let hub2 = world.until_instance("it is refused", |hub2| trouble(hub2).contains("401")).await;
     assert_eq!(shown(&hub2).0, "unknown");
     assert!(trouble(&hub2).contains("set `token`, or `user` and `password`"), "{hub2}");
-    let (world, ..) = behind("user = \"op\"\npassword = \"secret\"", "3.7.15", refused).await;
+    let (world, _traefik, _hello) = behind("user = \"op\"\npassword = \"secret\"", "3.7.15", refused).await;
     world.until_instance("it is let in", |hub2| shown(hub2).0 == "current").await;
 }
 
 #[tokio::test]
 async fn an_api_that_is_none_of_traefiks_is_said_to_be_none() {
-    let (world, ..) = behind("", "3.7.15", |_| Some(Response::new("<html>".to_owned()))).await;
+    let (world, _traefik, _hello) = behind("", "3.7.15", |_| Some(Response::new("<html>".to_owned()))).await;
     let hub2 = world.until_instance("it is said", |hub2| trouble(hub2).contains("is not Traefik's")).await;
     assert_eq!((shown(&hub2).0, &hub2["running"]), ("unknown", &Value::Null));
 }

@@ -27,6 +27,8 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(3);
+/// So many names of an entry point are tried.
+const NAMES: usize = 4;
 /// Asked for where no router says a host.
 const ANY_NAME: &str = "localhost";
 
@@ -63,32 +65,43 @@ pub(super) async fn everywhere(api: &mut Api, traefik: &Traefik, snapshot: &Snap
             continue;
         }
         let names: BTreeSet<&str> = routers.iter().filter_map(|router| host_in(&router.rule)).collect();
-        let name = names.first().copied().unwrap_or(ANY_NAME);
-        match timeout(PATIENCE, shake(&host, port, name)).await {
-            Ok(Err(Broken::Tls(error))) => {
-                return Some(format!(
-                    "its entry point {} ({host}:{port}) does not speak TLS since, asked for {name}: {error}; is the \
-                     default certificate where Traefik can read it?",
-                    entry_point.name
-                ));
+        let names = if names.is_empty() { BTreeSet::from([ANY_NAME]) } else { names };
+        let mut broken = None;
+        for name in names.into_iter().take(NAMES) {
+            match timeout(PATIENCE, shake(&host, port, name)).await {
+                // Options of one router may refuse a name; one that is served is enough.
+                Ok(Ok(())) => {
+                    broken = None;
+                    break;
+                }
+                Ok(Err(Broken::Tls(error))) => broken = broken.or(Some((name, error))),
+                Ok(Err(Broken::Unreachable)) | Err(_) => {
+                    tracing::debug!(
+                        instance = traefik.instance, entry_point = entry_point.name, %host, port,
+                        "cannot be reached from here, so no TLS handshake was tried; set `host` in its [[traefik]]"
+                    );
+                    break;
+                }
             }
-            Ok(Ok(())) => {}
-            Ok(Err(Broken::Unreachable(_))) | Err(_) => tracing::debug!(
-                instance = traefik.instance, entry_point = entry_point.name, %host, port,
-                "cannot be reached from here, so no TLS handshake was tried; set `host` in its [[traefik]]"
-            ),
+        }
+        if let Some((name, error)) = broken {
+            return Some(format!(
+                "its entry point {} ({host}:{port}) does not speak TLS since, asked for {name}: {error}; is the default \
+                 certificate where Traefik can read it?",
+                entry_point.name
+            ));
         }
     }
     None
 }
 
 enum Broken {
-    Unreachable(#[expect(dead_code, reason = "kept for who debugs")] std::io::Error),
+    Unreachable,
     Tls(String),
 }
 
 async fn shake(host: &str, port: u16, name: &str) -> Result<(), Broken> {
-    let stream = TcpStream::connect((host, port)).await.map_err(Broken::Unreachable)?;
+    let stream = TcpStream::connect((host, port)).await.map_err(|_| Broken::Unreachable)?;
     let name = ServerName::try_from(name.to_owned()).map_err(|error| Broken::Tls(error.to_string()))?;
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))

@@ -78,6 +78,8 @@ pub(super) struct Fit {
     /// Fragments that say what its version does not know.
     too_new: BTreeMap<Key, Hold>,
     steps: VecDeque<Step>,
+    /// What was held back and is given with the next config, with what was given in its place.
+    released: BTreeMap<Key, Option<Arc<Row>>>,
     suspects: Suspects,
     /// It took a config since we started.
     took: bool,
@@ -97,6 +99,7 @@ impl Fit {
             held: BTreeMap::new(),
             too_new: BTreeMap::new(),
             steps: VecDeque::new(),
+            released: BTreeMap::new(),
             suspects: Suspects::default(),
             took: false,
             refused: BTreeSet::new(),
@@ -194,11 +197,14 @@ impl Fit {
 
     /// It is given the config of this digest from now on.
     pub(super) fn given(&mut self, digest: &Arc<str>) {
-        match self.steps.back_mut() {
-            // What was given before it is one more to be asked about.
-            Some(step) if step.digest.is_empty() => step.digest = Arc::clone(digest),
-            Some(step) if step.digest == *digest => {}
-            _ => self.steps.push_back(Step { digest: Arc::clone(digest), before: BTreeMap::new() }),
+        if self.steps.back().is_none_or(|step| !step.digest.is_empty() && step.digest != *digest) {
+            self.steps.push_back(Step { digest: Arc::clone(digest), before: BTreeMap::new() });
+        }
+        if let Some(step) = self.steps.back_mut() {
+            step.digest = Arc::clone(digest);
+            for (key, was) in std::mem::take(&mut self.released) {
+                step.before.entry(key).or_insert(was);
+            }
         }
     }
 
@@ -229,9 +235,7 @@ impl Fit {
         }
         if others != found.others {
             let again = |hold: &Hold| hold.instead.is_none() && hold.others != found.others;
-            let before = self.held.len();
-            self.held.retain(|_, hold| !again(hold));
-            changed |= before != self.held.len();
+            changed |= self.release(again);
         }
         if let Next::Try(keys) = self.suspects.runs() {
             self.held.retain(|key, _| !keys.contains(key));
@@ -329,9 +333,17 @@ impl Fit {
     /// Gives it everything again. True when it was given less.
     pub(super) fn again(&mut self) -> bool {
         self.suspects = Suspects::default();
-        let held = !self.held.is_empty();
-        self.held.clear();
-        held
+        self.release(|_| true)
+    }
+
+    /// Gives it again what is held back for such a reason. True when there is any.
+    fn release(&mut self, such: impl Fn(&Hold) -> bool) -> bool {
+        let (released, held) = std::mem::take(&mut self.held).into_iter().partition(|(_, hold)| such(hold));
+        self.held = held;
+        let released: BTreeMap<Key, Hold> = released;
+        let any = !released.is_empty();
+        self.released.extend(released.into_iter().map(|(key, hold)| (key, hold.instead)));
+        any
     }
 
     /// Compiles again what it is given, after what was heard.
