@@ -16,6 +16,7 @@ use bytes::Bytes;
 use charliehub_proto::event::EventKind;
 use jiff::Timestamp;
 use metrics::histogram;
+use serde_json::json;
 use tokio::{sync::mpsc, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,8 @@ use crate::{
 
 /// Everything is read this often when nothing changes; less often where that takes long.
 const EVERYTHING: Duration = Duration::from_secs(30);
+/// And this often where servers have health checks, which nothing shorter tells of.
+const CHECKED: Duration = Duration::from_secs(4);
 /// Reading everything may take this share of the time.
 const SHARE: u32 = 100;
 /// An API that does not answer is asked again after this.
@@ -53,6 +56,8 @@ struct Memory {
     shaken: Option<u64>,
     /// Everything is read again then.
     read_at: Instant,
+    /// There are health checks in the config that runs.
+    checked: bool,
     /// As Traefik told it last.
     overview: Option<Bytes>,
 }
@@ -60,7 +65,8 @@ struct Memory {
 impl Watch {
     pub async fn run(self, stop: CancellationToken) {
         let Some(api) = Api::of(&self.traefik) else { return };
-        let mut memory = Memory { api, knows_version: false, shaken: None, read_at: Instant::now(), overview: None };
+        let mut memory =
+            Memory { api, knows_version: false, shaken: None, read_at: Instant::now(), checked: false, overview: None };
         let mut not_before = Instant::now();
         loop {
             let at = self.instance.next_look().max(not_before);
@@ -109,6 +115,7 @@ impl Watch {
                     return Ok(());
                 }
                 self.runs(&snapshot, after);
+                memory.checked = snapshot.encoded.contains(b"\"healthCheck\":");
                 self.read(memory, false).await
             }
             (News::Refused { .. }, Some(snapshot)) => {
@@ -150,22 +157,25 @@ impl Watch {
     /// It runs `snapshot`, `after` it was sent.
     fn runs(&self, snapshot: &Snapshot, after: Duration) {
         let (revision, name) = (snapshot.held.revision, &self.instance.name);
-        if let Some(live) = self.instance.acknowledged(snapshot, Timestamp::now()) {
-            histogram!(name::COMMIT_TO_LIVE, "instance" => name.to_string()).record(live.as_secs_f64());
+        let live = self.instance.acknowledged(snapshot, Timestamp::now()).map(|live| live.as_secs_f64());
+        if let Some(live) = live {
+            histogram!(name::COMMIT_TO_LIVE, "instance" => name.to_string()).record(live);
         }
         tracing::info!(instance = %name, revision, ?after, "live");
-        self.about(
-            EventKind::Ack,
-            snapshot,
-            format!("{name} runs revision {revision}, {} ms after it was sent", after.as_millis()),
-        );
+        let text = format!("{name} runs revision {revision}, {} ms after it was sent", after.as_millis());
+        let detail = json!({ "time_to_live_seconds": live });
+        self.events.tell(Told { detail, ..self.about(EventKind::Ack, snapshot, text) });
     }
 
     async fn refused(&self, snapshot: &Snapshot, why: String, unusable: bool) {
         let (revision, name) = (snapshot.held.revision, &self.instance.name);
         tracing::error!(instance = %name, revision, why, "refused");
         self.instance.failed(why.clone(), unusable);
-        self.about(EventKind::Refused, snapshot, format!("{name} refuses revision {revision}: {why}"));
+        self.events.tell(self.about(
+            EventKind::Refused,
+            snapshot,
+            format!("{name} refuses revision {revision}: {why}"),
+        ));
         self.hear(What::Refuses { digest: Arc::clone(snapshot.digest()), reason: why }).await;
     }
 
@@ -190,12 +200,13 @@ impl Watch {
             Err(running::Error::Status(..) | running::Error::Nonsense(..)) if idle => memory.api.everything().await?,
             running => running?,
         };
-        memory.read_at = Instant::now() + EVERYTHING.max(began.elapsed() * SHARE);
+        let every = if memory.checked { CHECKED } else { EVERYTHING };
+        memory.read_at = Instant::now() + every.max(began.elapsed() * SHARE);
         if idle {
             // Unless it is another process with the same name, this is what it ran before.
             self.instance.looked(running.digest.as_deref());
         } else {
-            memory.overview = None;
+            memory.overview = Some(memory.api.overview().await?);
         }
         self.told(&running);
         Ok(())
@@ -221,12 +232,13 @@ impl Watch {
         drop(self.heard.send(heard).await);
     }
 
-    fn about(&self, kind: EventKind, snapshot: &Snapshot, text: String) {
-        let mut told = Told::new(kind, text);
-        told.instance = Some(self.instance.name.to_string());
-        told.revision = Some(snapshot.held.revision);
-        told.digest = Some(snapshot.digest().to_string());
-        self.events.tell(told);
+    fn about(&self, kind: EventKind, snapshot: &Snapshot, text: String) -> Told {
+        Told {
+            instance: Some(self.instance.name.to_string()),
+            revision: Some(snapshot.held.revision),
+            digest: Some(snapshot.digest().to_string()),
+            ..Told::new(kind, text)
+        }
     }
 
     fn tell(&self, kind: EventKind, text: String) {

@@ -90,7 +90,7 @@ async fn behind(
     lines: &str,
     version: &str,
     first: impl Fn(&charliehub_tests::Seen) -> Option<Response<String>> + Send + Sync + 'static,
-) -> (World, Traefik, Backend) {
+) -> (World, Traefik, Backend, Backend) {
     let home = Home::new();
     let api = SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
     let front = Backend::before(&home, api, first).await;
@@ -102,7 +102,7 @@ async fn behind(
     let hello = world.backend("hello").await;
     world.insert(&Row::http("first.test", hello.address())).await;
     traefik.until_answers("http://first.test/", "hello").await;
-    (world, traefik, hello)
+    (world, traefik, hello, front)
 }
 
 fn trouble(hub2: &Value) -> &str {
@@ -112,7 +112,7 @@ fn trouble(hub2: &Value) -> &str {
 #[tokio::test]
 async fn older_traefiks_are_acknowledged_alike_and_their_health_checks_shown() {
     for version in ["3.0.4", "3.4.3", "3.6.15"] {
-        let (world, _traefik, hello) = behind("", version, |_| None).await;
+        let (world, _traefik, hello, _front) = behind("", version, |_| None).await;
         let dead =
             Row::http("checked.test", hello.address()).with("health_check", "{\"path\": \"/\", \"interval\": \"1s\"}");
         let dead = dead.with("backend_host", "127.0.0.1").with("backend_port", "1");
@@ -133,17 +133,17 @@ async fn an_api_that_wants_to_know_who_asks_is_told() {
         let right = seen.headers.get("authorization").is_some_and(|given| given == "Basic b3A6c2VjcmV0");
         (!right).then(|| Response::builder().status(401).body(String::new()).unwrap())
     };
-    let (world, _traefik, _hello) = behind("", "3.7.15", refused).await;
+    let (world, _traefik, _hello, _front) = behind("", "3.7.15", refused).await;
     let hub2 = world.until_instance("it is refused", |hub2| trouble(hub2).contains("401")).await;
     assert_eq!(shown(&hub2).0, "unknown");
     assert!(trouble(&hub2).contains("set `token`, or `user` and `password`"), "{hub2}");
-    let (world, _traefik, _hello) = behind("user = \"op\"\npassword = \"secret\"", "3.7.15", refused).await;
+    let (world, _traefik, _hello, _front) = behind("user = \"op\"\npassword = \"secret\"", "3.7.15", refused).await;
     world.until_instance("it is let in", |hub2| shown(hub2).0 == "current").await;
 }
 
 #[tokio::test]
 async fn an_api_that_is_none_of_traefiks_is_said_to_be_none() {
-    let (world, _traefik, _hello) = behind("", "3.7.15", |_| Some(Response::new("<html>".to_owned()))).await;
+    let (world, _traefik, _hello, _front) = behind("", "3.7.15", |_| Some(Response::new("<html>".to_owned()))).await;
     let hub2 = world.until_instance("it is said", |hub2| trouble(hub2).contains("is not Traefik's")).await;
     assert_eq!((shown(&hub2).0, &hub2["running"]), ("unknown", &Value::Null));
 }
@@ -203,4 +203,20 @@ async fn a_change_that_breaks_tls_is_not_acknowledged_and_taken_back() {
     assert!(reason.contains("does not speak TLS") && reason.contains("websecure"), "{held}");
     traefik.until_answers("https://secure.test/", "hello").await;
     world.until_instance("what runs is current again", |hub2| shown(hub2).0 == "current").await;
+}
+
+#[tokio::test]
+async fn an_idle_traefik_is_asked_once_in_five_seconds_at_most() {
+    let (world, _traefik, _hello, front) = behind("", "3.7.15", |_| None).await;
+    world.until_instance("it runs", |hub2| shown(hub2).0 == "current").await;
+    until("all was read", secs(5), async || {
+        let seen = front.seen();
+        if seen.last().is_some_and(|seen| seen.path == "/api/overview") { Ok(()) } else { Err(seen.len()) }
+    })
+    .await;
+    let before = front.seen().len();
+    // The fault is that something happens, so time must pass.
+    tokio::time::sleep(secs(16)).await;
+    let asked: Vec<_> = front.seen().into_iter().skip(before).map(|seen| seen.path).collect();
+    assert!((2..=4).contains(&asked.len()), "{asked:?}");
 }
