@@ -32,7 +32,7 @@ use crate::{
 
 /// Everything is read this often when nothing changes; less often where that takes long.
 const EVERYTHING: Duration = Duration::from_secs(30);
-/// And this often where servers have health checks, which nothing shorter tells of.
+/// And this often where servers have health checks, or something is held back.
 const CHECKED: Duration = Duration::from_secs(4);
 /// Reading everything may take this share of the time.
 const SHARE: u32 = 100;
@@ -54,8 +54,8 @@ struct Memory {
     knows_version: bool,
     /// The TLS settings with which a handshake was made last.
     shaken: Option<u64>,
-    /// Everything is read again then.
-    read_at: Instant,
+    /// When everything was read, and how long that took.
+    read: Option<(Instant, Duration)>,
     /// There are health checks in the config that runs.
     checked: bool,
     /// As Traefik told it last.
@@ -65,8 +65,7 @@ struct Memory {
 impl Watch {
     pub async fn run(self, stop: CancellationToken) {
         let Some(api) = Api::of(&self.traefik) else { return };
-        let mut memory =
-            Memory { api, knows_version: false, shaken: None, read_at: Instant::now(), checked: false, overview: None };
+        let mut memory = Memory { api, knows_version: false, shaken: None, read: None, checked: false, overview: None };
         let mut not_before = Instant::now();
         loop {
             let at = self.instance.next_look().max(not_before);
@@ -143,7 +142,7 @@ impl Watch {
 
     /// Nothing is expected: one small question, and everything where its answer is another or it is time.
     async fn idle(&self, memory: &mut Memory) -> Result<(), running::Error> {
-        if Instant::now() < memory.read_at {
+        if !self.is_due(memory) {
             let overview = memory.api.overview().await?;
             self.instance.rested();
             if memory.overview.as_ref() == Some(&overview) {
@@ -152,6 +151,13 @@ impl Watch {
             memory.overview = Some(overview);
         }
         self.read(memory, true).await
+    }
+
+    /// True when everything is to be read: what is missing, or who is down, shows nowhere else.
+    fn is_due(&self, memory: &Memory) -> bool {
+        let often = memory.checked || self.instance.is_held_back();
+        let every = if often { CHECKED } else { EVERYTHING };
+        memory.read.is_none_or(|(at, took)| at.elapsed() >= every.max(took * SHARE))
     }
 
     /// It runs `snapshot`, `after` it was sent.
@@ -200,8 +206,7 @@ impl Watch {
             Err(running::Error::Status(..) | running::Error::Nonsense(..)) if idle => memory.api.everything().await?,
             running => running?,
         };
-        let every = if memory.checked { CHECKED } else { EVERYTHING };
-        memory.read_at = Instant::now() + every.max(began.elapsed() * SHARE);
+        memory.read = Some((Instant::now(), began.elapsed()));
         if idle {
             // Unless it is another process with the same name, this is what it ran before.
             self.instance.looked(running.digest.as_deref());

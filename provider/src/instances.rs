@@ -235,6 +235,11 @@ impl Instance {
         self.with(|seen| seen.progress.stage() == Stage::Current && !seen.progress.is_in_doubt())
     }
 
+    /// True when it is given something in place of what it does not take.
+    pub fn is_held_back(&self) -> bool {
+        self.with(|seen| !seen.told.held_back.is_empty())
+    }
+
     /// A look found nothing new.
     pub fn rested(&self) {
         self.with(|seen| seen.progress.rested(Instant::now()));

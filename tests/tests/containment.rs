@@ -178,6 +178,16 @@ async fn a_body_that_cannot_be_decoded_is_replaced_by_one_that_can() {
         if log.contains("is given http.middleware unknown again") { Ok(()) } else { Err(log) }
     })
     .await;
+    // Two that worked are changed at once, one to something that it does not know: that one goes back to what it was.
+    let other = json!({ "headers": { "customResponseHeaders": { "X-Fine": "2" } } });
+    let unknown = json!({ "retry": { "attempts": 2, "timeout": "1s" } });
+    let update = |name: &str, body: &Value| format!("UPDATE fragments SET body = '{body}' WHERE name = '{name}'");
+    world.psql(&[update("fine", &other), update("retry", &unknown)].join(";")).await;
+    let found = world.until_instance("the guilty one is found again", |hub2| {
+        names(&hub2["held_back"]) == ["retry"] && hub2["state"] == "current"
+    });
+    assert_eq!(found.await["held_back"][0]["instead"], "earlier");
+    traefik.until("http://later.test/", |answer| answer.header("x-fine") == "2").await;
 }
 
 #[tokio::test]

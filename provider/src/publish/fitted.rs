@@ -234,12 +234,10 @@ impl Fit {
             changed |= self.blame(key, router, &before, regressed, judge);
         }
         if others != found.others {
-            let again = |hold: &Hold| hold.instead.is_none() && hold.others != found.others;
-            changed |= self.release(again);
+            changed |= self.release(|_, hold| hold.instead.is_none() && hold.others != found.others);
         }
         if let Next::Try(keys) = self.suspects.runs() {
-            self.held.retain(|key, _| !keys.contains(key));
-            changed = true;
+            changed |= self.release(|key, _| keys.contains(key));
         }
         changed
     }
@@ -286,14 +284,14 @@ impl Fit {
         if !newest || !judge.policy.containment {
             return false;
         }
-        if let Next::HoldBack(keys) = self.suspects.refuses() {
-            return self.hold_all(&keys, &BTreeMap::new(), reason, judge);
-        }
         let mut before = BTreeMap::new();
         for step in &self.steps {
             for (key, was) in &step.before {
                 before.entry(*key).or_insert_with(|| was.clone());
             }
+        }
+        if let Next::HoldBack(keys) = self.suspects.refuses() {
+            return self.hold_all(&keys, &before, reason, judge);
         }
         let free = |key: &&Key| !self.held.contains_key(key) && judge.rows.contains_key(key);
         let fragments: Vec<Key> =
@@ -333,12 +331,12 @@ impl Fit {
     /// Gives it everything again. True when it was given less.
     pub(super) fn again(&mut self) -> bool {
         self.suspects = Suspects::default();
-        self.release(|_| true)
+        self.release(|_, _| true)
     }
 
     /// Gives it again what is held back for such a reason. True when there is any.
-    fn release(&mut self, such: impl Fn(&Hold) -> bool) -> bool {
-        let (released, held) = std::mem::take(&mut self.held).into_iter().partition(|(_, hold)| such(hold));
+    fn release(&mut self, such: impl Fn(&Key, &Hold) -> bool) -> bool {
+        let (released, held) = std::mem::take(&mut self.held).into_iter().partition(|(key, hold)| such(key, hold));
         self.held = held;
         let released: BTreeMap<Key, Hold> = released;
         let any = !released.is_empty();
