@@ -129,11 +129,8 @@ impl Watch {
                     format!("it was sent revision {revision} and does not run it; is it busy, or its API another's?");
                 tracing::warn!(instance = %self.instance.name, revision, "late: this Traefik does not run what it was sent");
                 self.instance.failed(why, false);
-                self.about(
-                    EventKind::Late,
-                    &snapshot,
-                    format!("{} does not run revision {revision} yet", self.instance.name),
-                );
+                let text = format!("{} does not run revision {revision} yet", self.instance.name);
+                self.events.tell(self.about(EventKind::Late, &snapshot, text));
                 Ok(())
             }
             (_, None) => Ok(()),
@@ -175,13 +172,13 @@ impl Watch {
 
     async fn refused(&self, snapshot: &Snapshot, why: String, unusable: bool) {
         let (revision, name) = (snapshot.held.revision, &self.instance.name);
+        if !self.instance.failed(why.clone(), unusable) {
+            // It was told already: a handshake is tried again and again.
+            return;
+        }
         tracing::error!(instance = %name, revision, why, "refused");
-        self.instance.failed(why.clone(), unusable);
-        self.events.tell(self.about(
-            EventKind::Refused,
-            snapshot,
-            format!("{name} refuses revision {revision}: {why}"),
-        ));
+        let text = format!("{name} refuses revision {revision}: {why}");
+        self.events.tell(self.about(EventKind::Refused, snapshot, text));
         self.hear(What::Refuses { digest: Arc::clone(snapshot.digest()), reason: why }).await;
     }
 
@@ -237,6 +234,7 @@ impl Watch {
         drop(self.heard.send(heard).await);
     }
 
+    #[must_use]
     fn about(&self, kind: EventKind, snapshot: &Snapshot, text: String) -> Told {
         Told {
             instance: Some(self.instance.name.to_string()),

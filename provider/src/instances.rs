@@ -290,15 +290,17 @@ impl Instance {
         })
     }
 
-    /// It does not run what it was sent, and why.
-    pub fn failed(&self, why: String, unusable: bool) {
+    /// It does not run what it was sent, or cannot be used since, and why. True when that is new.
+    pub fn failed(&self, why: String, unusable: bool) -> bool {
         self.with(|seen| {
+            let new = seen.told.why.as_ref() != Some(&why);
             seen.told.why = Some(why);
-            seen.dirty = true;
+            seen.dirty |= new;
             if unusable {
                 seen.progress.unusable();
             }
-        });
+            new
+        })
     }
 
     /// Whether what it runs is what its marker says. True when that is new.

@@ -220,3 +220,35 @@ async fn an_idle_traefik_is_asked_once_in_five_seconds_at_most() {
     let asked: Vec<_> = front.seen().into_iter().skip(before).map(|seen| seen.path).collect();
     assert!((2..=4).contains(&asked.len()), "{asked:?}");
 }
+
+#[tokio::test]
+async fn an_edge_that_never_spoke_tls_is_refused_until_it_does() {
+    let home = Home::new();
+    let api = SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
+    let files = ["crt", "key"].map(|end| home.join(format!("late.{end}")));
+    let postgres = Postgres::start(&home).await;
+    let known = format!("instance = \"hub2\"\napi = \"http://{api}\"");
+    let certificate = format!("{{ cert_file = \"{}\", key_file = \"{}\" }}", files[0].display(), files[1].display());
+    let settings = |provider: charliehub_tests::Provider| {
+        provider.traefik(&known).set("compile", "default_certificate", &certificate)
+    };
+    let world = World::over(home, postgres, settings).await;
+    let token = world.provider.token("traefik").await;
+    let mut traefik = Traefik::start_at(&world.home, "hub2", world.provider.address(), &token, api).await;
+    let hello = world.backend("hello").await;
+    world.insert(&Row::https("secure.test", hello.address())).await;
+    let hub2 = world.until_instance("it is refused", |hub2| shown(hub2).0 == "refused").await;
+    assert!(trouble(&hub2).contains("does not speak TLS"), "{hub2}");
+    let answer = world
+        .provider
+        .send(Method::POST, "/api/domains?wait=live", &Row::https("b.test", hello.address()).json().to_string())
+        .await;
+    assert_eq!(answer.json()["change"]["instances"][0]["live"], false);
+    let made = rcgen::generate_simple_self_signed(["secure.test".to_owned()]).unwrap();
+    std::fs::write(&files[0], made.cert.pem()).unwrap();
+    std::fs::write(&files[1], made.signing_key.serialize_pem()).unwrap();
+    // Traefik reads the files when it starts.
+    traefik.kill();
+    traefik.up().await;
+    world.until_instance("it speaks TLS", |hub2| shown(hub2).0 == "current").await;
+}

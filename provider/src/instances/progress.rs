@@ -76,6 +76,8 @@ pub(super) struct Progress {
     running: Option<Arc<str>>,
     stage: Stage,
     looked: Option<Instant>,
+    /// What runs cannot be used: each look finds it anew.
+    unusable: bool,
     /// The slowest next poll after an accepted body, by the magnitude of its size.
     polls: [Duration; MAGNITUDES],
     /// The longest time from sent to running.
@@ -112,6 +114,7 @@ impl Progress {
             self.sent.pop_front();
         }
         self.sent.push_back(Sent { digest: Arc::clone(digest), bytes, at, polled: None });
+        self.unusable = false;
         self.stage = if self.running.as_ref() == Some(digest) { Stage::Current } else { Stage::Behind };
         self.looked = None;
     }
@@ -137,7 +140,7 @@ impl Progress {
         let found = self.sent.iter().rposition(|sent| Some(&*sent.digest) == digest);
         let mut news = None;
         if let Some(at) = found {
-            if was.as_deref() != digest || at > 0 {
+            if was.as_deref() != digest || at > 0 || std::mem::take(&mut self.unusable) {
                 news = self.accepted(at, now);
             }
             self.sent.drain(..at);
@@ -202,6 +205,7 @@ impl Progress {
     /// What it was sent runs, but cannot be used: as good as refused.
     pub(super) fn unusable(&mut self) {
         self.stage = Stage::Refused;
+        self.unusable = true;
     }
 
     /// When to look again.
@@ -327,6 +331,17 @@ mod tests {
         story.progress.sent(&"a".into(), 10_000, true, story.start + ms(100));
         assert_eq!(story.progress.stage(), Stage::Behind);
         assert_eq!(story.looked("a", 120), Some(News::Runs { digest: "a".into(), after: ms(20) }));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_found_anew_by_each_look_until_it_can() {
+        let mut story = Story::new();
+        story.sent("a", 0);
+        assert!(matches!(story.looked("a", 5), Some(News::Runs { .. })));
+        story.progress.unusable();
+        assert_eq!(story.progress.stage(), Stage::Refused);
+        assert!(matches!(story.looked("a", 2_005), Some(News::Runs { .. })));
+        assert_eq!((story.looked("a", 9_000), story.progress.stage()), (None, Stage::Current), "this time it could");
     }
 
     #[test]
