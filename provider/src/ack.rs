@@ -196,6 +196,10 @@ impl Watch {
 
     /// Reads everything that it runs, and tells what is wrong with it.
     async fn read(&self, memory: &mut Memory, idle: bool) -> Result<(), running::Error> {
+        if !idle {
+            // Before the rest: what changes meanwhile must show as a change.
+            memory.overview = Some(memory.api.overview().await?);
+        }
         let began = Instant::now();
         let at_once = if idle { memory.api.everything_at_once().await } else { memory.api.everything().await };
         let running = match at_once {
@@ -207,8 +211,6 @@ impl Watch {
         if idle {
             // Unless it is another process with the same name, this is what it ran before.
             self.instance.looked(running.digest.as_deref());
-        } else {
-            memory.overview = Some(memory.api.overview().await?);
         }
         self.told(&running);
         Ok(())

@@ -211,7 +211,11 @@ async fn an_idle_traefik_is_asked_once_in_five_seconds_at_most() {
     world.until_instance("it runs", |hub2| shown(hub2).0 == "current").await;
     until("all was read", secs(5), async || {
         let seen = front.seen();
-        if seen.last().is_some_and(|seen| seen.path == "/api/overview") { Ok(()) } else { Err(seen.len()) }
+        if seen.last().is_some_and(|seen| seen.path.starts_with("/api/udp/services")) {
+            Ok(())
+        } else {
+            Err(seen.len())
+        }
     })
     .await;
     let before = front.seen().len();
