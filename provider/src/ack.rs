@@ -114,7 +114,6 @@ impl Watch {
                     return Ok(());
                 }
                 self.runs(&snapshot, after);
-                memory.checked = snapshot.encoded.contains(b"\"healthCheck\":");
                 self.read(memory, false).await
             }
             (News::Refused { .. }, Some(snapshot)) => {
@@ -208,6 +207,7 @@ impl Watch {
             running => running?,
         };
         memory.read = Some((Instant::now(), began.elapsed()));
+        memory.checked = running.has_health_checks();
         if idle {
             // Unless it is another process with the same name, this is what it ran before.
             self.instance.looked(running.digest.as_deref());

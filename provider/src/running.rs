@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -56,7 +59,7 @@ pub const LISTS: [List; 8] = [
 ];
 
 /// A router, service or middleware that runs, of whichever provider.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Object {
     /// With its provider: `a.example.org@http`.
@@ -67,6 +70,13 @@ pub struct Object {
     pub rule: String,
     /// Of a service with health checks: `UP` or `DOWN`, by server.
     pub server_status: BTreeMap<String, String>,
+    load_balancer: LoadBalancer,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct LoadBalancer {
+    health_check: Option<IgnoredAny>,
 }
 
 impl Object {
@@ -87,6 +97,13 @@ pub struct Running {
     /// The digest of the config of ours that runs.
     pub digest: Option<String>,
     pub lists: BTreeMap<List, Vec<Object>>,
+}
+
+impl Running {
+    /// True when it asks a server for its health.
+    pub fn has_health_checks(&self) -> bool {
+        self.lists.values().flatten().any(|object| object.load_balancer.health_check.is_some())
+    }
 }
 
 #[derive(Deserialize)]
@@ -151,18 +168,20 @@ impl Api {
 
     /// The digest of the config of ours that runs.
     pub async fn digest(&mut self) -> Result<Option<String>, Error> {
-        let path = format!("/api/http/middlewares/{MARKER}@http");
-        match self.get::<Marker>(&path).await {
-            Ok(Marker { headers }) => {
-                Ok(headers.and_then(|mut headers| headers.custom_response_headers.remove(HEADER)))
-            }
+        match self.response_header(MARKER, HEADER).await {
             Err(Error::Status(_, StatusCode::NOT_FOUND)) => {
                 // Nothing of ours runs, or it is no Traefik at all.
                 self.version().await?;
                 Ok(None)
             }
-            Err(error) => Err(error),
+            digest => digest,
         }
+    }
+
+    /// The value that a middleware of ours gives a header of responses.
+    pub async fn response_header(&mut self, middleware: &str, header: &str) -> Result<Option<String>, Error> {
+        let Marker { headers } = self.get(&format!("/api/http/middlewares/{middleware}@http")).await?;
+        Ok(headers.and_then(|mut headers| headers.custom_response_headers.remove(header)))
     }
 
     /// In short what runs: how many of each kind, and how many of them with errors. Cheap, and another when something is.
@@ -277,7 +296,8 @@ impl Api {
         let asked = async {
             let mut line = match line {
                 Some(line) => line,
-                None => Line::open(&uri, &self.trust).await?,
+                // Rare, and large: it may have to speak TLS.
+                None => Box::pin(Line::open(&uri, &self.trust)).await?,
             };
             let answer = line.ask(request, LARGEST).await?;
             anyhow::Ok((line, answer))

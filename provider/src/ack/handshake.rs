@@ -12,16 +12,12 @@ use serde::{Deserialize, de::IgnoredAny};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{
     TlsConnector,
-    rustls::{
-        AlertDescription, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    },
+    rustls::{AlertDescription, Error, pki_types::ServerName},
 };
 
 use crate::{
     config::Traefik,
+    postgres::tls::believing,
     running::{Api, EntryPoint},
     snapshot::Snapshot,
 };
@@ -103,13 +99,7 @@ enum Broken {
 async fn shake(host: &str, port: u16, name: &str) -> Result<(), Broken> {
     let stream = TcpStream::connect((host, port)).await.map_err(|_| Broken::Unreachable)?;
     let name = ServerName::try_from(name.to_owned()).map_err(|error| Broken::Tls(error.to_string()))?;
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Broken::Tls(error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
+    let config = believing().map_err(|error| Broken::Tls(error.to_string()))?;
     match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -122,45 +112,6 @@ async fn shake(host: &str, port: u16, name: &str) -> Result<(), Broken> {
                 _ => Err(Broken::Tls(error.to_string())),
             }
         }
-    }
-}
-
-/// Takes every certificate, and insists that the server has its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

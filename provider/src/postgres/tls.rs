@@ -56,15 +56,24 @@ pub(super) fn connector(mode: Option<&str>, root: Option<&str>) -> Result<(SslMo
         (other, _) => return Err(Error::Mode(other.to_owned())),
     };
     let roots = if check == Check::Nothing { Vec::new() } else { load(root)? };
+    let mut config = config(check, roots, root.unwrap_or("system"))?;
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    Ok((mode, MakeRustlsConnect::new(config)))
+}
+
+/// Believes any certificate of a server that has its key.
+pub fn believing() -> Result<ClientConfig, Error> {
+    config(Check::Nothing, Vec::new(), "")
+}
+
+fn config(check: Check, roots: Vec<CertificateDer<'static>>, from: &str) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier::new(check, roots, provider.clone(), root.unwrap_or("system"))?;
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let verifier = Verifier::new(check, roots, provider.clone(), from)?;
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"postgresql".to_vec()];
-    Ok((mode, MakeRustlsConnect::new(config)))
+        .with_no_client_auth())
 }
 
 fn load(root: Option<&str>) -> Result<Vec<CertificateDer<'static>>, Error> {

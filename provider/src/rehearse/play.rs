@@ -37,10 +37,10 @@ pub(super) async fn play(traefik: &Path, settings: &Settings, candidate: &[u8]) 
     let stage = Stage::set(&entry_points(&config, settings.entry_points.as_ref()), ports, &tokens)?;
     let actor = Actor::enter(traefik, &stage.configuration())?;
     let (script, lines) = watch::channel(Bytes::from(body));
-    let api = Api { port: ports.api, token: &tokens.api };
+    let api = Api::on(ports.api, &tokens.api)?;
     let report = tokio::select! {
         error = prompt::serve(listener, &tokens.prompt, lines) => return Err(error.into()),
-        report = perform(Listener { actor, heard: Heard::default() }, &api, &script, stage) => report?,
+        report = perform(Listener { actor, heard: Heard::default() }, api, &script, stage) => report?,
     };
     Ok(Report { took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), ..report })
 }
@@ -52,7 +52,7 @@ async fn free_port() -> Result<u16, Error> {
 
 async fn perform(
     mut listener: Listener,
-    api: &Api<'_>,
+    mut api: Api,
     script: &watch::Sender<Bytes>,
     stage: Stage,
 ) -> Result<Report, Error> {

@@ -65,11 +65,6 @@ impl Encoded {
         self.identity.get_or_init(|| self.decompressed()).clone()
     }
 
-    /// True when these bytes are in it.
-    pub fn contains(&self, part: &[u8]) -> bool {
-        self.identity().windows(part.len()).any(|window| window == part)
-    }
-
     /// True when the bytes are not kept decompressed.
     pub fn is_large(&self) -> bool {
         self.length > SMALL
