@@ -21,6 +21,7 @@ use std::{
 mod backend;
 mod browser;
 mod client;
+mod every_option;
 mod faults;
 mod home;
 mod netns;
@@ -38,6 +39,7 @@ mod writer;
 pub use backend::{Backend, Seen};
 pub use browser::Browser;
 pub use client::{Answer, Client, Connection, open_tls, trusting_all};
+pub use every_option::configuration;
 pub use faults::{Link, LittleMemory, SmallDisk};
 pub use home::Home;
 pub use netns::{Alias, Netns, is_root};

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use charliehub_tests::{Backend, Link, Row, Traefik, World, measured, secs, until};
+use charliehub_tests::{Backend, Link, Row, Traefik, World, configuration, measured, secs, until};
 use serde_json::{Value, json};
 
 /// A Traefik that polls over a link and reads a file beside that, and a provider that reads its API.
@@ -78,15 +78,7 @@ impl Edge {
 /// Every option that Traefik has, in one configuration.
 fn every_option() -> Value {
     let kinds: Value = serde_json::from_str(include_str!("../../proto/tests/every_option.json")).unwrap();
-    let mut config = json!({});
-    for (kind, bodies) in kinds.as_object().unwrap() {
-        let (top, one) = kind.split_once('.').unwrap();
-        config[top][format!("{one}s")] = match kind.as_str() {
-            "tls.certificate" => bodies.as_object().unwrap().values().cloned().collect(),
-            _ => bodies.clone(),
-        };
-    }
-    config
+    configuration(&kinds)
 }
 
 async fn replace(file: &Path, text: &str) {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use charliehub_proto::traefik::Configuration;
-use charliehub_tests::{Home, Traefik, World, secs, until};
+use charliehub_tests::{Home, Traefik, World, configuration, secs, until};
 use serde_json::{Value, json};
 
 /// All that Traefik's API lists.
@@ -89,15 +89,7 @@ fn every_option(home: &Home) -> Value {
         text = text.replace(&format!("[\"{name}\"]"), &format!("[\"{}\"]", home.join(name).display()));
     }
     let kinds: Value = serde_json::from_str(&text).unwrap();
-    let mut config = json!({});
-    for (kind, bodies) in kinds.as_object().unwrap() {
-        let (top, one) = kind.split_once('.').unwrap();
-        config[top][format!("{one}s")] = match kind.as_str() {
-            "tls.certificate" => bodies.as_object().unwrap().values().cloned().collect(),
-            _ => bodies.clone(),
-        };
-    }
-    config
+    configuration(&kinds)
 }
 
 /// What a Traefik runs, by list and name: with what became of it, without who gave it.
