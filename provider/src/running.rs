@@ -323,3 +323,40 @@ impl Api {
 fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| Error::Nonsense(path.to_owned(), error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_page_of_a_list_is_asked_for_on_one_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut api = Api::new(format!("http://{}", listener.local_addr().unwrap()), None, Trust::System);
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            for (name, next) in [("a", 2), ("b", 3), ("c", 1)] {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                asked.push(String::from_utf8(request).unwrap());
+                let body = format!(r#"[{{"name": "{name}@http", "status": "enabled"}}]"#);
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nX-Next-Page: {next}\r\nContent-Length: {length}\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        };
+        let (asked, listed) = tokio::join!(serve, api.list::<Object>(("http", "routers")));
+        let names: Vec<_> = listed.unwrap().iter().map(|object| object.ours().unwrap().to_owned()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert!(asked.iter().zip(1..).all(|(asked, page)| asked.contains(&format!("page={page} HTTP"))), "{asked:?}");
+    }
+}
