@@ -1,6 +1,6 @@
 //! Another server takes over, with all commits or without the last ones; an old backup comes back. Fault matrix 9-11.
 
-use charliehub_tests::{Home, Postgres, Stop, World, ms, secs, unguarded};
+use charliehub_tests::{Home, Postgres, Stop, World, ms, secs, unguarded, until};
 
 /// A primary with a standby, and a provider that knows both.
 async fn pair() -> (World, Postgres) {
@@ -75,9 +75,12 @@ async fn a_restored_backup_is_noticed_and_what_it_says_is_served() {
         .tool("pg_restore", &["--clean", "--if-exists", "--single-transaction", "-d", "charliehub", file])
         .await;
     world.provider.until_metric("forks_total", secs(6), |v| v >= 1.0).await;
-    let errors = watch.errors();
-    assert_eq!(errors, Vec::<String>::new(), "serving never stopped");
-    assert!(!world.provider.poll().await.text().contains(":5004"), "the restored rows are served");
+    until("the restored rows are served", secs(2), async || {
+        let served = world.provider.poll().await.text();
+        if served.contains(":5004") { Err(served) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(watch.errors(), Vec::<String>::new(), "serving never stopped");
     let branch = world.provider.watch();
     world.psql("UPDATE domains SET backend_port = 6000 WHERE domain = 'w0.test'").await;
     let newest = world.postgres.revision().await;
