@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::{
     drift::InstanceDrift,
     event::Event,
+    finding::Status,
     instance::{InstanceStatus, Owner, ServerHealth},
     revision::{Commit, Withheld},
     route::RouteState,
@@ -113,28 +114,6 @@ pub struct Cause {
     pub joined: usize,
 }
 
-/// What an agent's check says of a target; those that are not `ok` are causes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum FindingStatus {
-    Ok,
-    Warning,
-    Critical,
-    Unknown,
-}
-
-impl FindingStatus {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 /// What an agent found, as it is kept of its last report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -146,7 +125,7 @@ pub struct Finding {
     pub target: String,
     /// The site that is reached by it, where there is one.
     pub site: Option<String>,
-    pub status: FindingStatus,
+    pub status: Status,
     /// In a sentence, as "tunnel wg-fr silent for 4 min".
     pub text: String,
     pub since: Option<Timestamp>,

@@ -2,16 +2,25 @@
 //!
 //! [`domain`] is a row of the source of truth as its users write it; [`fragment`] a raw piece of Traefik configuration
 //! beside the rows; [`revision`] is a line of history; [`matching`] is who answers a request, [`route`] what the rows compile to; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
+//!
+//! Between provider and agent: [`site`] and [`policy`] are what should be, [`expected`] is that for one agent; [`finding`]
+//! is what a check says of a target, [`report`] how findings travel.
 
 pub mod change;
 pub mod debug;
 pub mod domain;
 pub mod drift;
+pub mod duration;
 pub mod event;
+pub mod expected;
+pub mod finding;
 pub mod fragment;
 pub mod instance;
 pub mod matching;
+pub mod policy;
 pub mod problem;
+pub mod report;
 pub mod revision;
 pub mod route;
+pub mod site;
 pub mod traefik;

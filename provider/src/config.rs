@@ -26,7 +26,6 @@ use charliehub_proto::traefik::since::Version;
 use http::HeaderName;
 use ipnet::IpNet;
 
-pub use self::value::duration;
 pub use self::webhook::{Key, Webhook};
 use self::{settings::Settings, value::host_of};
 

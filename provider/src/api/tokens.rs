@@ -5,6 +5,7 @@ use axum::{
     extract::{Path, Request, State},
     response::{IntoResponse as _, Response},
 };
+use charliehub_proto::duration;
 use http::{StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,6 @@ use super::{Api, Problem, address, json as body, query::Parameters};
 use crate::{
     audit::Event,
     auth::{self, Caller, Listed, New, Role, Scope, broken_rule},
-    config::duration,
 };
 
 /// What a client says of a token to make.
@@ -110,7 +110,7 @@ pub(super) async fn revoke(
 }
 
 fn end(lifetime: &str) -> Result<Timestamp, Problem> {
-    let lifetime = duration(lifetime).and_then(|lifetime| SignedDuration::try_from(lifetime).ok());
+    let lifetime = duration::parse(lifetime).and_then(|lifetime| SignedDuration::try_from(lifetime).ok());
     lifetime.and_then(|lifetime| Timestamp::now().checked_add(lifetime).ok()).ok_or_else(|| {
         Problem::invalid("expires", "it is not a time to live")
             .remedy("write a whole number and s, m, h or d, such as 90d; or leave it out")

@@ -322,17 +322,6 @@ fn state_goes_where_systemd_root_or_the_user_keep_it() {
 }
 
 #[test]
-fn durations() {
-    for (text, seconds) in [("55s", 55), ("10m", 600), ("12h", 43_200), ("30d", 2_592_000)] {
-        assert_eq!(duration(text), Some(Duration::from_secs(seconds)), "{text}");
-    }
-    assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
-    for text in ["", "5", "s", "0s", "-1s", "1.5s", "5 s", "5w", "99999999999999999999s", "9999999999999999999d"] {
-        assert_eq!(duration(text), None, "{text}");
-    }
-}
-
-#[test]
 fn a_password_of_its_own_joins_the_url() {
     for url in ["postgres://edge@db/edge", "postgres://edge@db/edge?connect_timeout=3", "host=db user=edge dbname=edge"]
     {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use charliehub_proto::duration;
 use ipnet::IpNet;
 
 use super::{
@@ -58,7 +59,7 @@ impl Settings {
         self.get(key)
             .map(|found| {
                 let text = found.text()?;
-                duration(&text).ok_or_else(|| {
+                duration::parse(&text).ok_or_else(|| {
                     let what = format!("`{text}` is not a duration");
                     Error::new(&found.place, what, "write a whole number above 0 and ms, s, m, h or d, such as 55s")
                 })
@@ -182,22 +183,6 @@ impl Found {
             Value::Text(_) | Value::Integer(_) | Value::Boolean(_) => Err(self.wrong("a list, such as [\"a\", \"b\"]")),
         }
     }
-}
-
-/// A whole number above 0 and its unit: `500ms`, `55s`, `10m`, `12h`, `30d`.
-pub fn duration(text: &str) -> Option<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
-    let seconds = match unit {
-        "ms" => return Some(Duration::from_millis(number)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        _ => return None,
-    };
-    number.checked_mul(seconds).map(Duration::from_secs)
 }
 
 /// A whole number of bytes above 0, or of 1024, 1024^2 or 1024^3 of them: `65536`, `64k`, `512M`, `2G`.

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use charliehub_proto::{
-    debug::{Cause, DatabaseLink, Finding, FindingStatus, Health, Quarantined, Signal, SignalKind},
+    debug::{Cause, DatabaseLink, Finding, Health, Quarantined, Signal, SignalKind},
     drift::{Drift, DriftKind, InstanceDrift},
+    finding::Status,
     instance::{HeldBack, InstanceState, InstanceStatus, Instead, Owner, RefusedRoute, ServerHealth},
     revision::Withheld,
 };
@@ -68,7 +69,7 @@ pub(super) fn causes(facts: &Facts<'_>) -> Vec<Cause> {
     database(facts, &mut noticed);
     noticed.extend(facts.withheld.iter().map(withheld));
     noticed.extend(facts.quarantined.iter().map(quarantined));
-    noticed.extend(facts.findings.iter().filter(|one| one.status != FindingStatus::Ok).map(finding));
+    noticed.extend(facts.findings.iter().filter(|one| one.status != Status::Ok).map(finding));
     let alive = facts.instances.iter().any(|one| !matches!(one.state, InstanceState::Gone));
     for one in facts.instances {
         noticed.extend(instance(one, alive));
@@ -101,7 +102,7 @@ pub(super) fn causes(facts: &Facts<'_>) -> Vec<Cause> {
 
 /// Ties rows to the sites and names that an agent has found something about.
 fn place(noticed: &mut [Noticed], facts: &Facts<'_>) {
-    let bad = || facts.findings.iter().filter(|finding| finding.status != FindingStatus::Ok);
+    let bad = || facts.findings.iter().filter(|finding| finding.status != Status::Ok);
     let sites: BTreeSet<&str> = bad().filter_map(|finding| finding.site.as_deref()).collect();
     let targets: BTreeSet<&str> = bad().map(|finding| finding.target.as_str()).collect();
     for one in noticed.iter_mut().filter(|one| one.kind != SignalKind::Finding) {
@@ -288,7 +289,7 @@ fn quarantined(one: &Quarantined) -> Noticed {
 }
 
 fn finding(one: &Finding) -> Noticed {
-    let state = if one.status == FindingStatus::Critical { Health::Broken } else { Health::Attention };
+    let state = if one.status == Status::Critical { Health::Broken } else { Health::Attention };
     let next = one.remedy.clone().unwrap_or_else(|| format!("On {}, see what the check says:", one.agent));
     let subject = format!("{} {}", one.check, one.target);
     let mut noticed = plain(SignalKind::Finding, state, &subject, &*one.text, next);

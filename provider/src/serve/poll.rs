@@ -6,6 +6,7 @@ use std::{
 };
 
 use axum::{body::Body, response::IntoResponse as _};
+use charliehub_proto::duration;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -14,7 +15,6 @@ use super::{Connection, Server, inflated::Inflated};
 use crate::{
     api::problem::Problem,
     auth::{Need, Pass},
-    config::duration,
     hold::Sent,
     instances::{Instance, Outcome},
     snapshot::{Snapshot, encode::Encoded},
@@ -187,7 +187,7 @@ impl<'a> Poll<'a> {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=').unwrap_or((pair, "")) {
                 ("wait", text) => {
-                    poll.wait = duration(text).ok_or_else(|| {
+                    poll.wait = duration::parse(text).ok_or_else(|| {
                         Problem::invalid("wait", format!("`{text}` is no time")).remedy("write it as `55s`")
                     })?;
                 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{body::Bytes, extract::Request};
+use charliehub_proto::duration;
 use http::{HeaderMap, HeaderValue};
 use utoipa::{IntoParams, ToSchema};
 
@@ -11,7 +12,6 @@ use crate::{
     api::{Api, Problem, RequestId, address, json, query::Parameters},
     auth::{Caller, Role, Scope},
     author::Author,
-    config::duration,
     row::Table,
 };
 
@@ -81,7 +81,7 @@ impl Order {
         };
         let patience = match parameters.take("timeout") {
             None => patience,
-            Some(text) => duration(&text).filter(|patience| *patience <= LONGEST).ok_or_else(|| {
+            Some(text) => duration::parse(&text).filter(|patience| *patience <= LONGEST).ok_or_else(|| {
                 Problem::parameter("timeout", "it is not a time of at most 60 s").remedy("write it as 10s")
             })?,
         };

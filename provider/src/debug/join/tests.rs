@@ -43,7 +43,7 @@ fn drift(kind: DriftKind, owner: &Owner) -> Drift {
     }
 }
 
-fn silent(status: FindingStatus) -> Finding {
+fn silent(status: Status) -> Finding {
     Finding {
         agent: "hub2".to_owned(),
         check: "wireguard".to_owned(),
@@ -94,7 +94,7 @@ fn a_healthy_edge_has_no_causes() {
     let grafana = owner(1, "grafana.charliehub.net");
     let mut hub2 = traefik("hub2", InstanceState::Current);
     hub2.servers.push(server(&grafana, "http://10.44.0.9:3000", true));
-    let noticing = Noticing { instances: vec![hub2], findings: vec![silent(FindingStatus::Ok)], ..Noticing::default() };
+    let noticing = Noticing { instances: vec![hub2], findings: vec![silent(Status::Ok)], ..Noticing::default() };
     assert_eq!(lines(&noticing.causes()), [""; 0]);
 }
 
@@ -108,7 +108,7 @@ fn a_silent_tunnel_is_one_line_and_not_five_alarms() {
     hub3.name = "hub3".to_owned();
     let mut noticing = Noticing {
         instances: vec![hub2, hub3],
-        findings: vec![silent(FindingStatus::Critical)],
+        findings: vec![silent(Status::Critical)],
         sites: [(grafana.id, "fr".to_owned()), (prometheus.id, "fr".to_owned())].into(),
         ..Noticing::default()
     };
@@ -132,7 +132,7 @@ fn what_is_elsewhere_stays_a_line_of_its_own() {
     hub2.servers.push(server(&docs, "http://10.0.0.6:80", true));
     let noticing = Noticing {
         instances: vec![hub2],
-        findings: vec![silent(FindingStatus::Critical)],
+        findings: vec![silent(Status::Critical)],
         sites: [(grafana.id, "fr".to_owned()), (docs.id, "de".to_owned())].into(),
         ..Noticing::default()
     };

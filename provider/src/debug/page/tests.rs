@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 
 use charliehub_proto::{
-    debug::{Finding, FindingStatus, Health},
+    debug::{Finding, Health},
+    finding::Status,
     matching::{Judged, MatchOutcome, MiddlewareVerdict},
 };
 use serde_json::{Value, json};
@@ -127,7 +128,7 @@ fn broken() -> Value {
         check: "wireguard".to_owned(),
         target: "wg-fr".to_owned(),
         site: Some("fr".to_owned()),
-        status: FindingStatus::Critical,
+        status: Status::Critical,
         text: "tunnel wg-fr silent for 4 min".to_owned(),
         since: None,
         remedy: None,

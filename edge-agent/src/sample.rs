@@ -1,0 +1,91 @@
+//! What one look says of one target, before a single lost probe is told from an outage.
+
+use charliehub_proto::finding::Status;
+
+/// One look at one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The name of a check of the [`catalogue`](crate::catalogue).
+    pub check: &'static str,
+    pub target: String,
+    pub site: Option<String>,
+    pub status: Status,
+    /// In a sentence, without a full stop at the end.
+    pub text: String,
+    pub observed: Option<String>,
+    pub expected: Option<String>,
+    pub source: Option<String>,
+    pub remedy: Option<String>,
+    /// So many looks in a row must say that it is worse before it is: 2, so that a fact is read again a second later.
+    pub confirm: u32,
+}
+
+impl Sample {
+    pub fn new(check: &'static str, target: impl Into<String>, status: Status, text: impl Into<String>) -> Self {
+        Self {
+            check,
+            target: target.into(),
+            site: None,
+            status,
+            text: text.into(),
+            observed: None,
+            expected: None,
+            source: None,
+            remedy: None,
+            confirm: 2,
+        }
+    }
+
+    pub fn ok(check: &'static str, target: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::new(check, target, Status::Ok, text)
+    }
+
+    pub fn warning(check: &'static str, target: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::new(check, target, Status::Warning, text)
+    }
+
+    pub fn critical(check: &'static str, target: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::new(check, target, Status::Critical, text)
+    }
+
+    /// It could not be looked at; say why, and what would let us.
+    pub fn unknown(check: &'static str, target: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::new(check, target, Status::Unknown, text)
+    }
+
+    #[must_use]
+    pub fn site(mut self, site: impl Into<String>) -> Self {
+        self.site = Some(site.into());
+        self
+    }
+
+    #[must_use]
+    pub fn observed(mut self, seen: impl Into<String>) -> Self {
+        self.observed = Some(seen.into());
+        self
+    }
+
+    #[must_use]
+    pub fn expected(mut self, wanted: impl Into<String>) -> Self {
+        self.expected = Some(wanted.into());
+        self
+    }
+
+    #[must_use]
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    #[must_use]
+    pub fn confirmed_by(mut self, looks: u32) -> Self {
+        self.confirm = looks;
+        self
+    }
+}
