@@ -44,7 +44,7 @@ mod tests {
     fn a_number_above_0_and_its_unit() {
         for (text, read) in [
             ("500ms", Some(Duration::from_millis(500))),
-            ("95d", Some(Duration::from_secs(95 * 24 * 60 * 60))),
+            ("95d", Some(Duration::from_hours(95 * 24))),
             ("0s", None),
             ("5", None),
             ("s", None),

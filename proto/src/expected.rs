@@ -98,7 +98,7 @@ mod tests {
         let served =
             ("[ab]", proptest::option::of("[xy]")).prop_map(|(entry_point, resolver)| Served { entry_point, resolver });
         (btree_map("[a-f]", served, 0..6), any::<bool>(), 0..5_i64).prop_map(|(names, allow_staging, revision)| {
-            let mut expected = Expected { names, revision, ..Expected::default() };
+            let mut expected = Expected { revision, names, ..Expected::default() };
             expected.policy.certificates.allow_staging = allow_staging;
             expected.digest = format!("{:?}{allow_staging}", expected.names);
             expected

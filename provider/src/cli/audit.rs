@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
 
+use charliehub_proto::duration;
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde_json::json;
@@ -12,7 +13,7 @@ use crate::{
         self, Broken, Ends,
         list::{Entry, Filter, entries},
     },
-    config::{Config, duration},
+    config::Config,
 };
 
 const BATCH: i64 = 1000;
@@ -44,7 +45,7 @@ enum Format {
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {
-    let ago = || Timestamp::now().checked_sub(SignedDuration::try_from(duration(text)?).ok()?).ok();
+    let ago = || Timestamp::now().checked_sub(SignedDuration::try_from(duration::parse(text)?).ok()?).ok();
     let day = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|day| day.timestamp());
     let moment = text.parse().ok().or_else(day).or_else(ago);
     moment.ok_or_else(|| "write 7d, 2026-11-24 or 2026-11-24T18:00:00Z".to_owned())

@@ -1,5 +1,6 @@
 //! `token`: who may call us. The text of a token is printed once, alone on stdout; the database has its hash.
 
+use charliehub_proto::duration;
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -10,7 +11,7 @@ use super::{database, output};
 use crate::{
     audit::Event,
     auth::{self, Listed, New, Role, Scope, State},
-    config::{Config, duration},
+    config::Config,
 };
 
 #[derive(Debug, Subcommand)]
@@ -57,7 +58,7 @@ pub(super) enum Command {
 }
 
 fn lifetime(text: &str) -> Result<SignedDuration, String> {
-    duration(text)
+    duration::parse(text)
         .and_then(|duration| SignedDuration::try_from(duration).ok())
         .ok_or_else(|| "write a whole number and s, m, h or d, such as 90d".to_owned())
 }
