@@ -9,13 +9,3 @@ pub struct Check {
     /// Why it matters, when it is a warning and when critical, and what to do.
     pub why: &'static str,
 }
-
-/// All of them, group by group.
-pub fn all() -> impl Iterator<Item = &'static Check> {
-    [crate::wireguard::CHECKS, crate::firewall::CHECKS, crate::certificates::CHECKS, crate::host::CHECKS, CHECKS]
-        .into_iter()
-        .flatten()
-}
-
-/// Those of the agent itself.
-const CHECKS: &[Check] = &[];

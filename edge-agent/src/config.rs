@@ -1,9 +1,12 @@
 //! The agent's one file, read into what cannot be wrong.
+//!
+//! An unknown key is an error that names those that are known; the error names file and line.
 
 use std::{
     collections::BTreeMap,
+    fs, io,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -30,6 +33,58 @@ pub struct Config {
     pub sites: Vec<Site>,
     /// Added to the provider's.
     pub policy: Policy,
+    pub log: Log,
+}
+
+/// Where the file is when no other is named.
+pub const DEFAULT: &str = "/etc/charliehub/edge-agent.toml";
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path} cannot be read: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error(
+        "{path}: name: `{name}` may hold letters, digits, `.`, `_` and `-`, at most 63, and begins with a letter or digit"
+    )]
+    Name { path: PathBuf, name: String },
+}
+
+impl Config {
+    /// Of a file, or of the default one where there is one.
+    pub fn load(path: Option<&Path>) -> Result<Self, Error> {
+        let file = path.unwrap_or(Path::new(DEFAULT));
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(Error::Read { path: file.to_owned(), source }),
+        };
+        let config: Self =
+            toml::from_str(&text).map_err(|source| Error::Parse { path: file.to_owned(), source: Box::new(source) })?;
+        let name = &config.name;
+        let is_plain = name.len() <= 63
+            && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        if is_plain { Ok(config) } else { Err(Error::Name { path: file.to_owned(), name: name.clone() }) }
+    }
+}
+
+/// Section `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// As `RUST_LOG` has it: `info`, `charliehub_edge_agent=debug`.
+    pub filter: String,
+    /// One JSON object a line.
+    pub json: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), json: false }
+    }
 }
 
 impl Default for Config {
@@ -46,6 +101,7 @@ impl Default for Config {
             host: Host::default(),
             sites: Vec::new(),
             policy: Policy::default(),
+            log: Log::default(),
         }
     }
 }
@@ -156,3 +212,35 @@ pub struct Certificates {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Host {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        Config::load(Some(file.path()))
+            .map_err(|error| error.to_string().replace(&file.path().display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
+        let wrong = load("name = \"hub2\"\n[timing]\nwiregard = \"5s\"\n").unwrap_err();
+        assert!(wrong.contains("line 3") && wrong.contains("wiregard") && wrong.contains("`wireguard`"), "{wrong}");
+        let wrong = load("[timing]\ndoubt = \"soon\"").unwrap_err();
+        assert!(wrong.contains("`soon` is no duration: write"), "{wrong}");
+        let wrong = load("name = \"hub 2\"").unwrap_err();
+        assert!(wrong.starts_with("FILE: name: `hub 2` may hold"), "{wrong}");
+        assert!(Config::load(Some(Path::new("/nowhere"))).is_err());
+    }
+
+    #[test]
+    fn an_empty_file_is_a_hub() {
+        let config = load("").unwrap();
+        assert_eq!(
+            (&*config.name, config.listen.port(), config.timing.wireguard),
+            ("hub2", 9745, Duration::from_secs(5))
+        );
+    }
+}

@@ -2,10 +2,23 @@
 
 pub mod config;
 pub mod clock;
+pub mod metrics;
 pub mod sample;
-pub mod look;
 pub mod catalogue;
+pub mod look;
 pub mod wireguard;
 pub mod firewall;
 pub mod certificates;
 pub mod host;
+pub mod steady;
+pub mod state;
+pub mod findings;
+pub mod rounds;
+pub mod groups;
+pub mod provider;
+pub mod expect;
+pub mod spool;
+pub mod report;
+pub mod server;
+pub mod app;
+pub mod cli;

@@ -122,7 +122,7 @@ impl Connection {
         }
     }
 
-    async fn over(
+    pub(crate) async fn over(
         home: &Home,
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         host: String,

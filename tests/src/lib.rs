@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod agent;
 mod backend;
 mod browser;
 mod client;
@@ -36,6 +37,7 @@ mod watch;
 mod world;
 mod writer;
 
+pub use agent::Agent;
 pub use backend::{Backend, Seen};
 pub use browser::Browser;
 pub use client::{Answer, Client, Connection, open_tls, trusting_all};

@@ -25,6 +25,20 @@ pub struct Output {
     pub err: String,
 }
 
+impl Output {
+    /// Of a command that ends by itself.
+    pub(crate) async fn of(mut command: tokio::process::Command) -> Self {
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let out = tokio::time::timeout(secs(20), command.output()).await;
+        let out = out.unwrap_or_else(|_| panic!("{command:?} did not end in 20 s")).expect("our own binary");
+        Self {
+            code: out.status.code(),
+            out: String::from_utf8_lossy(&out.stdout).into_owned(),
+            err: String::from_utf8_lossy(&out.stderr).into_owned(),
+        }
+    }
+}
+
 pub struct Provider {
     home: Home,
     name: String,
@@ -143,14 +157,8 @@ impl Provider {
     /// Another subcommand with the same configuration, such as `["withheld"]`.
     pub async fn run(&self, args: &[&str]) -> Output {
         let mut command = tokio::process::Command::from(self.command());
-        command.args(args).stdin(Stdio::null()).kill_on_drop(true);
-        let out = tokio::time::timeout(secs(20), command.output()).await;
-        let out = out.unwrap_or_else(|_| panic!("{args:?} did not end in 20 s")).expect("the provider's binary");
-        Output {
-            code: out.status.code(),
-            out: String::from_utf8_lossy(&out.stdout).into_owned(),
-            err: String::from_utf8_lossy(&out.stderr).into_owned(),
-        }
+        command.args(args);
+        Output::of(command).await
     }
 
     /// Runs it and insists that it did its work; what it printed.
@@ -322,14 +330,19 @@ impl Drop for Provider {
     }
 }
 
-/// The one that this build made, beside the test's own executable.
 fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("CHARLIEHUB_PROVIDER") {
+    built("charliehub-provider", "CHARLIEHUB_PROVIDER")
+}
+
+/// A program of ours: the one that an environment variable names, else the one that this build made, beside the test's own
+/// executable.
+pub(crate) fn built(name: &str, variable: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
     let test = std::env::current_exe().expect("the test's own path");
     let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
-    let path = profile.join("charliehub-provider");
-    assert!(path.exists(), "{} is missing: cargo build -p charliehub-provider", path.display());
+    let path = profile.join(name);
+    assert!(path.exists(), "{} is missing: cargo build -p {name}", path.display());
     path
 }

@@ -1,0 +1,99 @@
+//! The commands: `run` watches, `check` tells what is found, `explain` what a check is.
+
+mod check;
+mod explain;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    app,
+    config::{self, Config},
+};
+
+/// Holds an edge host against what it should be: tunnels, firewall, certificates, files and services.
+///
+/// It changes nothing on the host. What it finds is at /findings and /metrics of its listen address, in `check`, and at the
+/// provider.
+#[derive(Debug, Parser)]
+#[command(name = "charliehub-edge-agent", version)]
+pub struct Cli {
+    /// Settings, TOML
+    #[arg(short, long, global = true, value_name = "FILE", help = format!("Settings, TOML [default: {}]", config::DEFAULT))]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch, and tell the provider; SIGHUP reads the settings again
+    Run,
+    /// Tell what is found: of the running agent, else by one look of its own (3 s at most)
+    ///
+    /// Exit code 0 ok, 1 warning, 2 critical, 3 unknown: the worst of all, as monitoring plug-ins have it.
+    Check {
+        /// One JSON array of findings
+        #[arg(long)]
+        json: bool,
+        /// Only what is not ok
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Tell what a check looks at, why, and what it finds now
+    Explain {
+        /// Its name, such as wg-handshake; without one, all names
+        check: Option<String>,
+    },
+}
+
+/// Runs the command of the arguments.
+pub fn run(cli: Cli) -> ExitCode {
+    let path = cli.config.as_deref();
+    let done = Config::load(path).map_err(anyhow::Error::from).and_then(|config| {
+        start_log(&config, matches!(cli.command, Command::Run));
+        // A second provider of cryptography in the tree would make rustls ask which one.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(async {
+            match cli.command {
+                Command::Run => app::run(path, config).await.map(|()| ExitCode::SUCCESS),
+                Command::Check { json, quiet } => check::run(&config, json, quiet).await,
+                Command::Explain { check } => explain::run(&config, check.as_deref()).await,
+            }
+        })
+    });
+    done.unwrap_or_else(|error| {
+        let line = format!("{error:#}").trim_end().to_owned();
+        drop(writeln!(io::stderr(), "error: {line}"));
+        ExitCode::from(UNKNOWN)
+    })
+}
+
+/// What a monitoring plug-in says that could not find out.
+const UNKNOWN: u8 = 3;
+
+fn start_log(config: &Config, runs: bool) {
+    let filter = EnvFilter::new(if runs { config.log.filter.as_str() } else { "off" });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if config.log.json {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(io::stderr().is_terminal()).init();
+    }
+}
+
+/// Prints a result. A reader that went away (`| head`) is no error.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,108 @@
+//! All groups of checks, and how often each looks: the one place that knows them by name.
+
+use std::{sync::Arc, time::Duration};
+
+use charliehub_proto::expected::Expected;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    certificates::Certificates,
+    config::Config,
+    firewall::Firewall,
+    host::Host,
+    look::Look,
+    rounds::{self, Pace, Shared},
+    sample::Sample,
+    state::{Own, State},
+    steady::{Rules, Steady},
+    wireguard::WireGuard,
+};
+
+/// Spawns all groups; they run until `stop`.
+pub fn spawn(
+    tasks: &TaskTracker,
+    config: &Arc<Config>,
+    state: &Arc<State>,
+    shared: &Arc<Shared>,
+    stop: &CancellationToken,
+) {
+    let timing = &config.timing;
+    let rules = Rules { clear: timing.clear, flapping: timing.flapping };
+    let pace = |every: Duration| Pace { every, doubt: timing.doubt, rules };
+    macro_rules! group {
+        ($every:expr, $config:ident => $make:expr) => {{
+            let $config = config.clone();
+            tasks.spawn(rounds::run(move || $make, pace($every), shared.clone(), stop.clone()));
+        }};
+    }
+    group!(timing.wireguard, config => WireGuard::new(&config.wireguard));
+    group!(timing.firewall, config => Firewall::new(&config.firewall));
+    group!(timing.certificates, config => Certificates::new(&config.certificates));
+    group!(timing.host, config => Host::new(&config.host));
+    let state = state.clone();
+    group!(timing.wireguard, config => own(&config, &state));
+}
+
+fn own(config: &Config, state: &Arc<State>) -> Own {
+    Own { state: state.clone(), provider: config.provider.as_ref().map(|provider| provider.url.clone()) }
+}
+
+/// One look of each group, and those in doubt again, until `patience` is over: for `check` without a running agent.
+pub async fn once(config: &Config, expected: Expected, patience: Duration) -> Once {
+    let shared = Shared::default();
+    let expected = Arc::new(expected);
+    let until = Instant::now() + patience;
+    let rules = Rules { clear: config.timing.clear, flapping: config.timing.flapping };
+    let (wireguard, firewall, certificates, host) = tokio::join!(
+        looked(WireGuard::new(&config.wireguard), &expected, &shared, rules, until),
+        looked(Firewall::new(&config.firewall), &expected, &shared, rules, until),
+        looked(Certificates::new(&config.certificates), &expected, &shared, rules, until),
+        looked(Host::new(&config.host), &expected, &shared, rules, until),
+    );
+    let mut unconfirmed = Vec::new();
+    for samples in [wireguard, firewall, certificates, host] {
+        unconfirmed.extend(samples);
+    }
+    Once { shared, unconfirmed }
+}
+
+/// What one look saw.
+pub struct Once {
+    pub shared: Shared,
+    /// What was bad and not seen often enough to believe it.
+    pub unconfirmed: Vec<Sample>,
+}
+
+async fn looked<L: Look>(
+    mut group: L,
+    expected: &Arc<Expected>,
+    shared: &Shared,
+    rules: Rules,
+    until: Instant,
+) -> Vec<Sample> {
+    let mut steady = Steady::new(rules, []);
+    let mut last = Vec::new();
+    loop {
+        let began = Instant::now();
+        let now = shared.clock.now();
+        match tokio::time::timeout_at(until, rounds::look(&mut group, expected, now)).await {
+            Ok(Ok(samples)) => {
+                last.clone_from(&samples);
+                steady.take(samples, now);
+            }
+            Ok(Err(why)) => steady.failed(L::NAME, &why, now),
+            Err(_) if last.is_empty() => steady.failed(L::NAME, "it did not end in time", now),
+            Err(_) => break,
+        }
+        let again = began + Duration::from_secs(1);
+        if !steady.is_in_doubt() || again >= until {
+            break;
+        }
+        sleep_until(again).await;
+    }
+    shared.findings.replace(L::NAME, steady.findings());
+    let doubtful: Vec<_> = steady.unconfirmed().cloned().collect();
+    last.retain(|sample| doubtful.iter().any(|(check, target)| check == sample.check && *target == sample.target));
+    last
+}

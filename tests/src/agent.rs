@@ -1,0 +1,212 @@
+//! The real `charliehub-edge-agent`, as built next to the tests, on this host or inside a network namespace.
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use charliehub_proto::finding::{Finding, Status};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::net::TcpStream;
+
+use crate::{Answer, Connection, Home, Output, Process, Signal, process::guarded, provider::built, secs, until};
+
+pub struct Agent {
+    home: Home,
+    config: PathBuf,
+    address: SocketAddr,
+    namespace: Option<String>,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// Not started yet, with these settings; `listen` and `state_dir` are added.
+    pub fn new(home: &Home, settings: &str) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
+        let this = Self {
+            home: home.clone(),
+            config: home.join(format!("agent-{}.toml", address.port())),
+            address,
+            namespace: None,
+            process: None,
+        };
+        this.settings(settings);
+        this
+    }
+
+    /// Runs inside this network namespace, by the name that `ip netns` has for it.
+    #[must_use]
+    pub fn inside(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    /// Started, on this host.
+    pub async fn start(home: &Home, settings: &str) -> Self {
+        Self::new(home, settings).started().await
+    }
+
+    /// Started inside a network namespace.
+    pub async fn start_in(home: &Home, settings: &str, namespace: &str) -> Self {
+        Self::new(home, settings).inside(namespace).started().await
+    }
+
+    /// Other settings, for the next start or a reload.
+    pub fn settings(&self, settings: &str) {
+        let state = self.state_dir();
+        std::fs::create_dir_all(&state).expect("the agent's state directory");
+        let text = format!("listen = \"{}\"\nstate_dir = \"{}\"\n{settings}", self.address, state.display());
+        std::fs::write(&self.config, text).expect("the agent's settings");
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.config.with_extension("state")
+    }
+
+    #[must_use]
+    pub async fn started(mut self) -> Self {
+        self.up().await;
+        self
+    }
+
+    /// Starts it (again) and waits until it answers.
+    pub async fn up(&mut self) {
+        let mut command = self.command();
+        command.arg("run");
+        let name = format!("agent-{}", self.address.port());
+        self.process = Some(Process::start(&self.home, &name, command));
+        until("the agent answers /healthz", secs(20), async || {
+            if let Some(status) = self.process.as_mut().and_then(Process::exit) {
+                panic!("the agent ended: {status}");
+            }
+            self.try_get("/healthz").await.map(drop)
+        })
+        .await;
+    }
+
+    /// Runs one of its commands, in the same place and with the same settings.
+    pub async fn run(&self, args: &[&str]) -> Output {
+        let mut command = tokio::process::Command::from(self.command());
+        command.args(args);
+        Output::of(command).await
+    }
+
+    fn command(&self) -> Command {
+        let binary = built("charliehub-edge-agent", "CHARLIEHUB_AGENT");
+        let mut command = match &self.namespace {
+            None => guarded(None, "KILL", binary),
+            Some(namespace) => {
+                let mut command = guarded(None, "KILL", "nsenter");
+                command.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(binary);
+                command
+            }
+        };
+        command.arg("--config").arg(&self.config);
+        command
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running agent").pid()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("a running agent").signal(signal);
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// What it has said since this start.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.try_get(path).await.unwrap_or_else(|error| panic!("GET {path}: {error:#}"))
+    }
+
+    async fn try_get(&self, path: &str) -> anyhow::Result<Answer> {
+        let stream = match &self.namespace {
+            None => TcpStream::connect(self.address).await?,
+            Some(namespace) => connect_inside(namespace, self.address).await?,
+        };
+        Connection::over(&self.home, stream, self.address.to_string())
+            .await?
+            .send(hyper::Method::GET, path, &[], "")
+            .await
+    }
+
+    /// The metrics as Prometheus reads them.
+    pub async fn metrics(&self) -> String {
+        self.get("/metrics").await.text()
+    }
+
+    pub async fn findings(&self) -> Vec<Finding> {
+        serde_json::from_slice(&self.get("/findings").await.body).expect("findings")
+    }
+
+    pub async fn finding(&self, check: &str, target: &str) -> Option<Finding> {
+        self.findings().await.into_iter().find(|one| one.check == check && one.target == target)
+    }
+
+    /// Waits until its findings are right; they, and how long that took.
+    pub async fn until(
+        &self,
+        what: &str,
+        deadline: Duration,
+        right: impl Fn(&[Finding]) -> bool,
+    ) -> (Vec<Finding>, Duration) {
+        until(what, deadline, async || {
+            let findings = self.findings().await;
+            if right(&findings) { Ok(findings) } else { Err(brief(&findings)) }
+        })
+        .await
+    }
+
+    /// Waits until this target of this check has this status.
+    pub async fn until_status(
+        &self,
+        check: &str,
+        target: &str,
+        status: Status,
+        deadline: Duration,
+    ) -> (Finding, Duration) {
+        let what = format!("{check} {target} is {status}");
+        let is_it = |one: &Finding| one.check == check && one.target == target && one.status == status;
+        let (findings, took) = self.until(&what, deadline, |all| all.iter().any(is_it)).await;
+        (findings.into_iter().find(is_it).expect("it"), took)
+    }
+}
+
+/// For a failed story: a line each.
+fn brief(findings: &[Finding]) -> Vec<String> {
+    findings.iter().map(|one| format!("{} {} {}: {}", one.status, one.check, one.target, one.text)).collect()
+}
+
+/// A connection that belongs to a namespace is made by a thread that is in it.
+async fn connect_inside(namespace: &str, address: SocketAddr) -> anyhow::Result<TcpStream> {
+    use std::os::fd::AsFd as _;
+    let namespace = format!("/run/netns/{namespace}");
+    let (done, stream) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let connect = || -> std::io::Result<std::net::TcpStream> {
+            let namespace = File::open(namespace)?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            std::net::TcpStream::connect_timeout(&address, secs(1))
+        };
+        done.send(connect()).ok();
+    });
+    let stream = stream.await??;
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream)?)
+}
