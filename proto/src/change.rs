@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{domain::Domain, fragment::Fragment, instance::InstanceState};
+use crate::{domain::Domain, fragment::Fragment, instance::InstanceState, policy::PolicyRow, site::SiteRow};
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,24 @@ pub struct WrittenDomain {
 pub struct WrittenFragment {
     #[serde(flatten)]
     pub fragment: Fragment,
+    pub change: Change,
+}
+
+/// The answer to a write of a site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WrittenSite {
+    #[serde(flatten)]
+    pub site: SiteRow,
+    pub change: Change,
+}
+
+/// The answer to a write of a policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WrittenPolicy {
+    #[serde(flatten)]
+    pub policy: PolicyRow,
     pub change: Change,
 }
 

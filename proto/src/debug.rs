@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    agent::AgentStatus,
     drift::InstanceDrift,
     event::Event,
     finding::Status,
@@ -133,11 +134,13 @@ pub struct Finding {
 }
 
 /// The agents on the edge hosts, and what they found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Agents {
+    /// What is not ok.
     pub findings: Vec<Finding>,
-    /// Why there are none.
+    pub agents: Vec<AgentStatus>,
+    /// In a sentence, where there are none.
     pub note: Option<String>,
 }
 

@@ -88,6 +88,26 @@ impl Expected {
     }
 }
 
+impl ExpectedDelta {
+    /// This and then `next`, which starts from where this leads to.
+    #[must_use]
+    pub fn then(mut self, next: Self) -> Self {
+        self.names.retain(|name, _| !next.gone.contains(name));
+        self.gone.retain(|name| !next.names.contains_key(name));
+        self.names.extend(next.names);
+        self.gone.extend(next.gone);
+        self.gone.sort_unstable();
+        self.gone.dedup();
+        Self {
+            revision: next.revision,
+            digest: next.digest,
+            sites: next.sites.or(self.sites),
+            policy: next.policy.or(self.policy),
+            ..self
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::{collection::btree_map, prelude::*};
@@ -112,6 +132,12 @@ mod tests {
             prop_assert_eq!(earlier.clone().changed_by(delta.clone()), Some(later));
             let other = Expected { digest: "another".to_owned(), ..earlier };
             prop_assert_eq!(other.changed_by(delta), None);
+        }
+
+        #[test]
+        fn two_deltas_are_one(first in expected(), second in expected(), third in expected()) {
+            let both = second.since(&first).then(third.since(&second));
+            prop_assert_eq!(first.changed_by(both), Some(third));
         }
     }
 }

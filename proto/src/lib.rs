@@ -4,8 +4,9 @@
 //! beside the rows; [`revision`] is a line of history; [`matching`] is who answers a request, [`route`] what the rows compile to; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
 //!
 //! Between provider and agent: [`site`] and [`policy`] are what should be, [`expected`] is that for one agent; [`finding`]
-//! is what a check says of a target, [`report`] how findings travel.
+//! is what a check says of a target, [`report`] how findings travel, [`agent`] what the provider makes of them.
 
+pub mod agent;
 pub mod change;
 pub mod debug;
 pub mod domain;

@@ -1,7 +1,23 @@
 //! What a host must have: firewall rules, files and their modes, units, containers, gateways, room and backups; and when
 //! a certificate is late. A part that is not given is not checked.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A row of `charliehub.policies`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyRow {
+    pub id: Uuid,
+    /// The agent on the host that it is for.
+    pub agent: String,
+    pub body: Policy,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The revision that last changed the row.
+    pub version: i64,
+}
 
 /// The policy of one agent's host: a row of table `charliehub.policies`, the API's JSON, and `[policy]` in the agent's own
 /// file.

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A place behind the hub. The field names are those of the columns of table `charliehub.sites`, of the API's JSON and
 /// of the agent's own file alike.
@@ -28,6 +30,19 @@ pub struct Site {
     pub wan_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notes: Option<String>,
+}
+
+/// A row of `charliehub.sites`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SiteRow {
+    pub id: Uuid,
+    #[serde(flatten)]
+    pub site: Site,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The revision that last changed the row.
+    pub version: i64,
 }
 
 fn hub() -> String {

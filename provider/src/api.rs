@@ -5,6 +5,7 @@
 //!
 //! [`router`] holds the routes of this module; [`finish`] puts what all answers have in common around these and others.
 
+mod agents;
 mod audit;
 mod debug;
 mod deploy_all;
@@ -26,6 +27,7 @@ mod rehearse;
 mod revisions;
 mod tokens;
 mod routes;
+mod sites;
 mod surface;
 mod write;
 
@@ -59,11 +61,13 @@ pub use self::{
     problem::{Problem, Said},
 };
 use crate::{
+    agents::Agents,
     auth::{Auth, Caller, Hosts, Need, Refusal, permit},
     compile::Settings,
     config::Traefik,
     debug::Memory,
     events::Events,
+    expected::Expectations,
     heard::Heard,
     instances::Instances,
     postgres::Pool,
@@ -95,6 +99,10 @@ pub struct Api {
     /// Who decides what an instance is given listens there.
     pub telling: mpsc::Sender<Heard>,
     pub events: Arc<Events>,
+    /// What the agents told.
+    pub agents: Arc<Agents>,
+    /// What the agents expect.
+    pub expectations: Arc<Expectations>,
     pub status: Arc<Status>,
     /// What the newest rows come to.
     pub overview: Arc<ArcSwap<Overview>>,
@@ -135,6 +143,13 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(domains::get, domains::replace, domains::patch, domains::delete))
         .routes(routes!(fragments::list, fragments::insert))
         .routes(routes!(fragments::get, fragments::put, fragments::delete))
+        .routes(routes!(sites::list, sites::insert))
+        .routes(routes!(sites::get, sites::put, sites::delete))
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::transitions))
+        .routes(routes!(agents::policy, agents::put_policy))
+        .routes(routes!(agents::expected))
+        .routes(routes!(agents::report))
         .routes(routes!(deploy_all::get, deploy_all::post))
         .routes(routes!(matching::show))
         .routes(routes!(routes::list))
@@ -297,6 +312,8 @@ fn need(method: &Method, route: &str) -> Need {
     match route {
         // As in `/traefik`, there are secrets in it.
         "/api/revisions/{n}/config" => Need::Traefik,
+        "/api/agents/{name}/expected" => Need::Expected,
+        "/api/agents/{name}/report" => Need::Report,
         "/api/audit"
         | "/api/tokens"
         | "/api/tokens/{id}"

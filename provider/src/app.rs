@@ -40,6 +40,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::follow::Follow;
 use crate::{
     ack::Watch,
+    agents::{self, Agents},
     api::{self, Api},
     audit::refusals::Refusals,
     auth::{Auth, Hosts, Proxies},
@@ -48,6 +49,7 @@ use crate::{
     compile::{ForwardAuth, Settings},
     config::{Config, Tls, Traefik, TrustedProxies},
     events::Events,
+    expected::Expectations,
     guard::Limits,
     instances::Instances,
     metrics,
@@ -91,6 +93,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let instances = Arc::new(Instances::configured(&config.traefik));
     let events = Arc::new(Events::until(stop.clone()));
+    let agents = Arc::new(Agents::new(config.agents.silent_after));
+    let expectations = Arc::new(Expectations::default());
     let overview = Arc::new(ArcSwap::default());
     let refusals = Arc::new(Refusals::default());
     let tls = config.serve.tls.as_ref().map(acceptor).transpose()?;
@@ -133,6 +137,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         telling: telling.clone(),
         traefiks: Arc::new(config.traefik.clone()),
         events: Arc::clone(&events),
+        agents: Arc::clone(&agents),
+        expectations: Arc::clone(&expectations),
         status: Arc::clone(&status),
         overview: Arc::clone(&overview),
         shown: Arc::default(),
@@ -151,6 +157,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         hosts: Hosts::new(config.hosts()),
         instances: Arc::clone(&instances),
         refusals: Arc::clone(&refusals),
+        agents: Arc::clone(&agents),
         status: Arc::clone(&status),
         max_wait: config.serve.max_wait,
         metrics: handle.clone(),
@@ -196,6 +203,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         events: Arc::clone(&events),
         overview: Arc::clone(&overview),
         outcomes: Vec::new(),
+        expectations,
+        changed: Vec::new(),
     };
     let watching = TaskTracker::new();
     let started = private.map(|private| {
@@ -207,6 +216,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (failed, failure) = oneshot::channel();
     tasks.spawn({
         let (config, stop, pool) = (config.clone(), stop.clone(), pool.clone());
+        let events = Arc::clone(&events);
         let tracker = tasks.clone();
         let keeping = keeping.clone();
         async move {
@@ -238,6 +248,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             });
             let pool = follow.pool.clone();
             tracker.spawn(instances.keep(pool.clone(), stop.clone()));
+            tracker.spawn(until(stop.clone(), agents::watch::watch(agents, pool.clone(), events)));
             if config.compile.default_certificate.is_none() {
                 tracker.spawn(until(stop.clone(), renew(pool)));
             }

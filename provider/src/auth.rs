@@ -105,6 +105,10 @@ impl FromStr for Role {
 pub enum Need {
     /// `GET /traefik`.
     Traefik,
+    /// What an agent expects.
+    Expected,
+    /// What an agent found.
+    Report,
     Read,
     Write,
     Admin,
@@ -115,6 +119,8 @@ impl Need {
     pub fn roles(self) -> &'static [Role] {
         match self {
             Self::Traefik => &[Role::Traefik, Role::Admin],
+            Self::Expected => &[Role::Agent, Role::Reader, Role::Editor, Role::Admin],
+            Self::Report => &[Role::Agent, Role::Admin],
             Self::Read => &[Role::Reader, Role::Editor, Role::Admin],
             Self::Write => &[Role::Editor, Role::Admin],
             Self::Admin => &[Role::Admin],

@@ -3,7 +3,8 @@
 //! Between `store`, which knows what changed, and `guard`, which judges what comes out. In order: each changed row gets
 //! its [`place`]; rows that claim the same name, or stand on a host of which a row cannot be written, are closed;
 //! [`fragments`] are judged together; then the rows that any of this touched become a [`router`] with what it needs.
-//! What is left alone is not looked at: the cost is that of the change and of the other rows of the touched hosts.
+//! What is left alone is not looked at: the cost is that of the change and of the other rows of the touched hosts. The
+//! networks of the sites are internal, beside those that are configured: a change of these touches the rows of that tier.
 //!
 //! Pure, and a function of the rows alone: whatever the order of the changes, the same rows give the same pieces. No
 //! row takes another host with it, and none that is closed is ever absent while a router could hold its place.
@@ -23,6 +24,7 @@ mod route;
 mod router;
 mod rule;
 mod section;
+mod served;
 mod service;
 mod settings;
 mod shared;
@@ -36,7 +38,8 @@ use std::{
     sync::Arc,
 };
 
-use charliehub_proto::domain::{Protocol, ServiceType, Status};
+use charliehub_proto::domain::{AccessTier, Protocol, ServiceType, Status};
+use uuid::Uuid;
 
 pub use self::{
     answer::{Answer, Door, Reach},
@@ -51,7 +54,7 @@ use self::{
     index::Index,
     output::{Name, Output},
     place::{Claim, Place, Spot},
-    shared::Uses,
+    shared::{Shared, Uses},
 };
 use crate::row::{Key, Row, Rows, Table};
 
@@ -61,6 +64,9 @@ type HostOf = (Protocol, Arc<str>);
 /// All rows, and what they compile to.
 #[derive(Debug)]
 pub struct Compiler {
+    /// As they were given.
+    configured: Arc<Settings>,
+    /// With the networks of the sites.
     settings: Arc<Settings>,
     rows: Rows,
     /// Of rows only.
@@ -94,11 +100,13 @@ struct Touched {
     claims: BTreeSet<Claim>,
     fragments: BTreeSet<Key>,
     judge: bool,
+    sites: bool,
 }
 
 impl Compiler {
     pub fn new(settings: Arc<Settings>) -> Self {
         let mut new = Self {
+            configured: Arc::clone(&settings),
             settings,
             rows: Rows::new(),
             places: HashMap::new(),
@@ -145,6 +153,8 @@ impl Compiler {
                     touched.judge = true;
                     touched.fragments.insert(key);
                 }
+                Table::Sites => touched.sites = true,
+                Table::Policies => {}
             }
             match row.as_deref() {
                 Some(Row::Domain(row)) if row.status == Status::Maintenance => self.maintained.insert(key),
@@ -155,6 +165,9 @@ impl Compiler {
                 None => self.rows.remove(&key),
             };
             before.push((key, old));
+        }
+        if touched.sites {
+            self.take_sites(&mut touched);
         }
         self.compile(touched);
         before
@@ -170,14 +183,16 @@ impl Compiler {
                     touched.judge = true;
                     touched.fragments.insert(*key)
                 }
+                Table::Sites | Table::Policies => continue,
             };
         }
         self.shut = shut;
         self.compile(touched);
     }
 
+    /// As they were given, without what the rows add.
     pub fn settings(&self) -> &Arc<Settings> {
-        &self.settings
+        &self.configured
     }
 
     pub fn rows(&self) -> &Rows {
@@ -228,6 +243,30 @@ impl Compiler {
     /// Which pieces are others than when this was called last.
     pub fn take_changes(&mut self) -> Changes {
         self.changes.take()
+    }
+
+    /// Makes the networks of the sites internal, and touches the rows that this concerns.
+    fn take_sites(&mut self, touched: &mut Touched) {
+        let first = Key { table: Table::Sites, id: Uuid::nil() };
+        let sites = self.rows.range(first..).filter_map(|(_, row)| match &**row {
+            Row::Site(row) => Some(&row.site.networks),
+            Row::Domain(_) | Row::Fragment(_) | Row::Policy(_) | Row::Bad(_) => None,
+        });
+        let networks = self.configured.internal_networks.iter().chain(sites.flatten()).copied().collect();
+        if self.settings.internal_networks == networks {
+            return;
+        }
+        self.settings = Arc::new(Settings { internal_networks: networks, ..(*self.configured).clone() });
+        let is_internal =
+            |row: &Row| matches!(row, Row::Domain(row) if row.access_tier == AccessTier::Internal && row.is_served());
+        touched.keys.extend(self.rows.iter().filter(|(_, row)| is_internal(row)).map(|(key, _)| *key));
+        for shared in [Shared::HttpInternal, Shared::TcpInternal] {
+            if !self.uses.any(shared) {
+                continue;
+            }
+            let piece = shared.piece(&self.settings);
+            self.put_in(piece.section, &piece.name, &piece.text);
+        }
     }
 
     /// Forgets the place of a row.

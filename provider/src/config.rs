@@ -38,6 +38,7 @@ pub struct Config {
     pub access: Access,
     pub guard: Guard,
     pub history: History,
+    pub agents: Agents,
     pub rehearse: Rehearse,
     /// The Traefiks whose APIs `check` asks.
     pub traefik: Vec<Traefik>,
@@ -171,6 +172,13 @@ pub struct History {
     pub age: Duration,
     /// At most so many bytes of compressed bodies.
     pub max_bytes: u64,
+}
+
+/// Section `[agents]`: the agents on the edge hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agents {
+    /// One that has not reported for longer is silent.
+    pub silent_after: Duration,
 }
 
 /// Section `[rehearse]`: the Traefik that tries a configuration before it goes live.
@@ -337,6 +345,9 @@ impl Config {
                 keep: settings.number("history.keep", 1..=1_000_000)?.unwrap_or(100),
                 age: settings.duration("history.age")?.unwrap_or(Duration::from_hours(30 * 24)),
                 max_bytes: settings.bytes("history.max_bytes")?.unwrap_or(2 << 30),
+            },
+            agents: Agents {
+                silent_after: settings.duration("agents.silent_after")?.unwrap_or(Duration::from_mins(2)),
             },
             rehearse: rehearse(&settings)?,
             traefik: settings.traefik()?,

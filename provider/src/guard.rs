@@ -218,7 +218,7 @@ fn internal(list: Vec<IpNet>) -> (AccessTier, Vec<IpNet>) {
 }
 
 /// The addresses in both lists, as the narrower network of each overlapping pair.
-fn intersection(a: &[IpNet], b: &[IpNet]) -> Vec<IpNet> {
+pub fn intersection(a: &[IpNet], b: &[IpNet]) -> Vec<IpNet> {
     let mut both: Vec<IpNet> = a
         .iter()
         .flat_map(|x| {

@@ -48,6 +48,8 @@ metrics! {
     describe_counter EVENTS = "events_total", Count, "Events by kind";
     describe_gauge EVENT_STREAMS = "event_streams", Count, "Open streams of events";
     describe_counter WEBHOOK_DELIVERIES = "webhook_deliveries_total", Count, "Events by webhook and what became of them; `failed` are attempts";
+    describe_gauge AGENT_REPORT_AGE = "agent_report_age_seconds", Seconds, "Time since the last report";
+    describe_gauge AGENT_FINDING = "agent_finding", Count, "What an agent found: 0 ok, 1 warning, 2 critical, 3 unknown";
     describe_gauge CONNECTIONS = "http_connections", Count, "Open HTTP connections";
 }
 

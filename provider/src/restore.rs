@@ -62,6 +62,8 @@ pub fn same(now: Option<&Arc<Row>>, target: &Row) -> bool {
             (&now.kind, &now.name, &now.body, now.enabled, &now.notes)
                 == (&target.kind, &target.name, &target.body, target.enabled, &target.notes)
         }
+        (Some(Row::Site(now)), Row::Site(target)) => now.site == target.site,
+        (Some(Row::Policy(now)), Row::Policy(target)) => (&now.agent, &now.body) == (&target.agent, &target.body),
         (_, Row::Bad(_)) => true,
         _ => false,
     }
@@ -128,6 +130,8 @@ async fn write_all(
         let json = match row {
             Some(Row::Domain(domain)) => serde_json::to_string(domain),
             Some(Row::Fragment(fragment)) => serde_json::to_string(fragment),
+            Some(Row::Site(site)) => serde_json::to_string(site),
+            Some(Row::Policy(policy)) => serde_json::to_string(policy),
             Some(Row::Bad(_)) | None => continue,
         }
         .unwrap_or_default();
@@ -143,7 +147,8 @@ async fn write_all(
     Ok(())
 }
 
-/// True when a row has another name, or another claim to all of an entry point, so that two may want to change places.
+/// True when a row has another name, another claim to all of an entry point, or other networks, so that two may want to
+/// change places.
 fn moves(now: &Row, target: &Row) -> bool {
     match (now, target) {
         (Row::Domain(a), Row::Domain(b)) => {
@@ -153,6 +158,8 @@ fn moves(now: &Row, target: &Row) -> bool {
             name(a) != name(b) || tcp(a) != tcp(b)
         }
         (Row::Fragment(a), Row::Fragment(b)) => (&a.kind, &a.name) != (&b.kind, &b.name),
+        (Row::Site(a), Row::Site(b)) => (&a.site.name, &a.site.networks) != (&b.site.name, &b.site.networks),
+        (Row::Policy(a), Row::Policy(b)) => a.agent != b.agent,
         _ => false,
     }
 }

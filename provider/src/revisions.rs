@@ -22,6 +22,8 @@ use crate::{
 /// The rows of one revision, before and after.
 const ROWS: &str = "SELECT json_build_object('table', tbl, 'key', key, 'name',
     CASE tbl WHEN 'domains' THEN concat(coalesce(new, old) ->> 'domain', nullif(coalesce(new, old) ->> 'path_prefix', '/'))
+    WHEN 'sites' THEN concat('site ', coalesce(new, old) ->> 'name')
+    WHEN 'policies' THEN concat('policy of ', coalesce(new, old) ->> 'agent')
     ELSE concat(coalesce(new, old) ->> 'kind', ' ', coalesce(new, old) ->> 'name') END,
     'op', CASE op WHEN 'I' THEN 'insert' WHEN 'U' THEN 'update' ELSE 'delete' END,
     'before', old, 'after', new)::text, revision
@@ -235,6 +237,8 @@ fn json(row: &Row) -> Value {
     match row {
         Row::Domain(row) => serde_json::to_value(row).unwrap_or_default(),
         Row::Fragment(row) => serde_json::to_value(row).unwrap_or_default(),
+        Row::Site(row) => serde_json::to_value(row).unwrap_or_default(),
+        Row::Policy(row) => serde_json::to_value(row).unwrap_or_default(),
         Row::Bad(row) => row.raw.clone(),
     }
 }

@@ -6,7 +6,8 @@
 //! forbid by now are refused by name. All of it or nothing.
 //!
 //! A fragment that decides who gets in (a router, a middleware that keeps people out, TLS options) stays as the newest has
-//! it: what it lets in cannot be compared. Certificates stay too: old ones may have ended.
+//! it: what it lets in cannot be compared. Certificates stay too: old ones may have ended. A site comes back with those of its
+//! networks that are internal now: one that was removed is added again by whoever wants it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -155,7 +156,7 @@ fn keep_fragments(rows: &mut Rows, now: &Rows) {
 fn fragment(row: &Row) -> Option<&Fragment> {
     match row {
         Row::Fragment(fragment) => Some(fragment),
-        Row::Domain(_) | Row::Bad(_) => None,
+        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
     }
 }
 

@@ -5,15 +5,27 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use charliehub_proto::{domain::Domain, fragment::Fragment};
+use charliehub_proto::{domain::Domain, fragment::Fragment, policy::PolicyRow, site::SiteRow};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The tables that compile.
+/// The tables of the source of truth. Domains and fragments compile; the networks of the sites say who is internal; policies
+/// are for the agents alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Table {
     Domains,
     Fragments,
+    Sites,
+    Policies,
+}
+
+impl Table {
+    pub const ALL: [Self; 4] = [Self::Domains, Self::Fragments, Self::Sites, Self::Policies];
+
+    /// True when its rows can have routers, services or other objects of Traefik's configuration.
+    pub fn compiles(self) -> bool {
+        matches!(self, Self::Domains | Self::Fragments)
+    }
 }
 
 /// What names a row in all tables.
@@ -48,6 +60,8 @@ pub struct BadRow {
 pub enum Row {
     Domain(Domain),
     Fragment(Fragment),
+    Site(SiteRow),
+    Policy(PolicyRow),
     Bad(BadRow),
 }
 
@@ -62,7 +76,9 @@ impl Row {
             Self::Domain(row) if row.path_prefix == "/" => row.domain.clone(),
             Self::Domain(row) => format!("{}{}", row.domain, row.path_prefix),
             Self::Fragment(row) => format!("{} {}", row.kind, row.name),
-            Self::Bad(row) => text(&row.raw, "domain").or_else(|| text(&row.raw, "name")).unwrap_or_default(),
+            Self::Site(row) => format!("site {}", row.site.name),
+            Self::Policy(row) => format!("policy of {}", row.agent),
+            Self::Bad(row) => ["domain", "name", "agent"].iter().find_map(|key| text(&row.raw, key)).unwrap_or_default(),
         }
     }
 }

@@ -41,6 +41,7 @@ use tower::ServiceExt as _;
 
 use self::{poll::Memory, stall::Impatient};
 use crate::{
+    agents::Agents,
     api::{Known, Peer, Problem, Route, Said},
     audit::refusals::{Refusal, Refusals},
     auth::{Auth, Hosts},
@@ -72,6 +73,7 @@ pub struct Server {
     pub refusals: Arc<Refusals>,
     pub status: Arc<Status>,
     pub max_wait: Duration,
+    pub agents: Arc<Agents>,
     pub metrics: PrometheusHandle,
     /// Everything but polls and probes.
     pub api: Router,
@@ -273,7 +275,7 @@ impl Server {
 
     fn render_metrics(&self) -> Response<Body> {
         gauge!(name::SNAPSHOT_AGE).set(self.status.age().as_secs_f64());
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], self.metrics.render()).into_response()
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], self.metrics.render() + &self.agents.metrics(Instant::now())).into_response()
     }
 }
 

@@ -181,6 +181,16 @@ impl Current {
     }
 }
 
+/// True when a client takes gzip, by its `Accept-Encoding`.
+pub fn accepts_gzip(header: Option<&HeaderValue>) -> bool {
+    let Some(accepted) = header.and_then(|header| header.to_str().ok()) else { return false };
+    accepted.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name == "*");
+        named && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

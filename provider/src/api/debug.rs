@@ -27,7 +27,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, reque
 use jiff::Timestamp;
 use utoipa::IntoParams;
 
-use super::{Api, Problem, matching, need, pass, query::Parameters};
+use super::{agents, Api, Problem, matching, need, pass, query::Parameters};
 use crate::{
     auth::{Caller, Role},
     debug::{
@@ -186,7 +186,8 @@ async fn gathered(api: &Api, wanted: &Wanted) -> Debug {
         instances: &api.instances,
         events: &api.events,
         drift: drift::known(api).await,
-        findings: Vec::new(),
+        findings: api.agents.troubles(std::time::Instant::now()),
+        agents: agents::known(api),
         memory: &api.shown,
     };
     gather(sources, wanted, Timestamp::now()).await

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use charliehub_proto::domain::{
-    AccessTier, Backend, DnsMode, Environment, HealthCheck, Protocol, RateLimit, ServiceType, Status, Sticky, TlsMode,
+use charliehub_proto::{
+    domain::{
+        AccessTier, Backend, DnsMode, Environment, HealthCheck, Protocol, RateLimit, ServiceType, Status, Sticky, TlsMode,
+    },
+    policy::Policy,
+    site::{Host, Tunnel},
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -48,6 +52,21 @@ fields! { FRAGMENT, OfFragment as NewFragment:
     kind: String, name: String, body: Map<String, Value>, enabled: bool, notes: String,
 }
 
+fields! { SITE, OfSite as NewSite:
+    /// Lower case letters, digits and hyphens.
+    #[schema(example = "uk", max_length = 32)]
+    name: String,
+    /// The agent on the host that its tunnels end on; `hub2` when left out.
+    agent: String,
+    #[schema(example = json!(["10.44.0.0/16"]))]
+    networks: Vec<String>,
+    tunnels: Vec<Tunnel>, hosts: Vec<Host>, wan_name: String, notes: String,
+}
+
+fields! { POLICY, OfPolicy as NewPolicy:
+    agent: String, body: Policy,
+}
+
 /// Fields that the database alone sets.
 pub(super) const READ_ONLY: &[&str] = &["created_at", "id", "updated_at", "version"];
 
@@ -56,6 +75,8 @@ pub(super) fn writable(table: Table) -> &'static [&'static str] {
     match table {
         Table::Domains => DOMAIN,
         Table::Fragments => FRAGMENT,
+        Table::Sites => SITE,
+        Table::Policies => POLICY,
     }
 }
 
@@ -78,6 +99,11 @@ impl Fields {
                 ("name", "give the name that Traefik has for it"),
                 ("body", "give the object in Traefik's own JSON"),
             ],
+            Table::Sites => &[
+                ("name", "give a word that people call it by, such as uk"),
+                ("networks", "give the networks that are there, such as [\"10.44.0.0/16\"]"),
+            ],
+            Table::Policies => &[("agent", "give the name of the agent"), ("body", "give the policy")],
         };
         match needed.iter().find(|(name, _)| !fields.json.contains_key(*name)) {
             Some((name, remedy)) => Err(Problem::invalid(name, format!("`{name}` is missing")).remedy(*remedy)),
@@ -119,9 +145,13 @@ impl Fields {
                         .remedy("write the secret itself, or let an administrator write it"));
                 }
             }
+            Table::Sites => check_tunnels(&json::read::<OfSite>(bytes)?)?,
+            Table::Policies => json::read::<OfPolicy>(bytes).map(drop)?,
         }
-        for network in json.get("ip_allowlist").and_then(Value::as_array).into_iter().flatten() {
-            check_network(network.as_str().unwrap_or_default())?;
+        for field in ["ip_allowlist", "networks"] {
+            for network in json.get(field).and_then(Value::as_array).into_iter().flatten() {
+                check_network(field, network.as_str().unwrap_or_default())?;
+            }
         }
         let given = writable(table).iter().copied().filter(|name| json.contains_key(*name)).collect();
         Ok(Self { given, defaults: Vec::new(), json })
@@ -180,8 +210,34 @@ fn check_name(table: Table, name: &str) -> Result<(), Problem> {
         .remedy(format!("did you mean `{}`?", nearest.unwrap_or_default())))
 }
 
-fn check_network(text: &str) -> Result<(), Problem> {
-    let problem = |detail: String, remedy: String| Err(Problem::invalid("ip_allowlist", detail).remedy(remedy));
+/// Names the tunnel at fault: of the database's constraints only its column would be known.
+fn check_tunnels(site: &OfSite) -> Result<(), Problem> {
+    for (at, tunnel) in site.tunnels.iter().flatten().enumerate() {
+        for (field, key) in [("public_key", Some(&tunnel.public_key)), ("own_public_key", tunnel.own_public_key.as_ref())] {
+            if key.is_some_and(|key| !is_wireguard_key(key)) {
+                let field = format!("tunnels[{at}].{field}");
+                return Err(Problem::invalid(&field, format!("`{field}` is not a public key of WireGuard"))
+                    .remedy("write the 44 characters, the last one =, that `wg show INTERFACE public-key` prints"));
+            }
+        }
+        for network in &tunnel.allowed_ips {
+            check_network(&format!("tunnels[{at}].allowed_ips"), &network.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// 32 bytes in base64: the last digit before the padding has two bits that are 0.
+fn is_wireguard_key(text: &str) -> bool {
+    let Some((digits, last)) = text.strip_suffix('=').and_then(|digits| digits.split_at_checked(42)) else {
+        return false;
+    };
+    digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+        && matches!(last.as_bytes(), [byte] if b"AEIMQUYcgkosw048".contains(byte))
+}
+
+fn check_network(field: &str, text: &str) -> Result<(), Problem> {
+    let problem = |detail: String, remedy: String| Err(Problem::invalid(field, detail).remedy(remedy));
     match text.parse::<IpNet>() {
         Ok(network) if network.trunc() == network => Ok(()),
         Ok(network) => {

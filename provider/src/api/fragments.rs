@@ -115,8 +115,8 @@ pub(super) async fn delete(
     one(&api, &order, Step { table: Table::Fragments, op, expected }).await
 }
 
-/// A fragment that is new has no version to name, so `strict_locking` does not ask for one here.
-fn if_match(api: &Api, request: &Request) -> Result<Option<i64>, Problem> {
+/// What is new has no version to name, so `strict_locking` does not ask for one here.
+pub(super) fn if_match(api: &Api, request: &Request) -> Result<Option<i64>, Problem> {
     match expected(api, request.headers()) {
         Err(problem) if problem.body().status == StatusCode::PRECONDITION_REQUIRED => Ok(None),
         other => other,

@@ -260,6 +260,8 @@ impl From<postgres::Error> for Problem {
 fn refused(error: &postgres::Error, db: &tokio_postgres::error::DbError) -> Problem {
     let known = || REMEDIES.iter().find(|known| Some(known.constraint) == db.constraint());
     match (db.code().code(), known()) {
+        // A trigger knows which networks; it says so.
+        ("23P01", Some(known)) => Problem::conflict(db.message()).field(known.field).remedy(known.remedy),
         ("23505", Some(known)) => Problem::conflict(known.rule).field(known.field).remedy(known.remedy),
         ("23514" | "23000", Some(known)) => Problem::invalid(known.field, known.rule).remedy(known.remedy),
         ("23502", _) => {

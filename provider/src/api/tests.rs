@@ -18,7 +18,8 @@ use crate::{
 /// The API with a token of each of three roles; `pool` may lead nowhere.
 pub(super) struct World {
     app: Router,
-    auth: Arc<Auth>,
+    pub(super) auth: Arc<Auth>,
+    pub(super) expectations: Arc<Expectations>,
     pub(super) admin: String,
     pub(super) editor: String,
     pub(super) reader: String,
@@ -62,6 +63,7 @@ impl World {
         let limits = Arc::new(Limits::new(Policy { rate: 10_000, burst: 10_000 }));
         // Nor does anybody hear a wish.
         let (asker, _) = reread::channel();
+        let expectations: Arc<Expectations> = Arc::default();
         let api = Api {
             pool,
             auth: auth.clone(),
@@ -74,6 +76,8 @@ impl World {
             telling: tokio::sync::mpsc::channel(1).0,
             traefiks: Arc::default(),
             events: Arc::default(),
+            agents: Arc::new(crate::agents::Agents::new(std::time::Duration::from_mins(2))),
+            expectations: Arc::clone(&expectations),
             status: Arc::default(),
             overview: Arc::default(),
             shown: Arc::default(),
@@ -84,7 +88,7 @@ impl World {
         };
         let routes = router(api).route("/panics", get(async || -> Response { panic!("a test panics") }));
         let app = finish(routes, Hosts::new(BTreeSet::from(["edge.example.org".to_owned()])));
-        (Self { app, auth: Arc::clone(&auth), admin, editor, reader, _data_dir: data_dir }, auth)
+        (Self { app, auth: Arc::clone(&auth), expectations, admin, editor, reader, _data_dir: data_dir }, auth)
     }
 
     pub(super) async fn send(

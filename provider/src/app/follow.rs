@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::{
     auth::Auth,
     events::{Events, Told},
+    expected::{Changed, Expectations},
     heard::{Found, Heard, What},
     instances::Instances,
     metrics as name,
@@ -50,6 +51,10 @@ pub(super) struct Follow {
     pub(super) overview: Arc<ArcSwap<Overview>>,
     /// What runs already and is not kept yet.
     pub(super) outcomes: Vec<Outcome>,
+    /// What the agents expect.
+    pub(super) expectations: Arc<Expectations>,
+    /// What was read, and not told there yet.
+    pub(super) changed: Vec<(Changed, i64)>,
 }
 
 impl Follow {
@@ -87,6 +92,9 @@ impl Follow {
             News::Quiet => {
                 for outcome in std::mem::take(&mut self.outcomes) {
                     self.keep(outcome);
+                }
+                for (changed, revision) in std::mem::take(&mut self.changed) {
+                    self.expectations.take(self.publisher.newest(), changed, revision);
                 }
             }
         }
@@ -177,6 +185,12 @@ impl Follow {
                  restored. Everything was read again"
             );
         }
+        let which = if reading.everything {
+            Changed::Everything
+        } else {
+            Changed::These(reading.rows.iter().map(|fetched| fetched.key).collect())
+        };
+        self.changed.push((which, held.revision));
         let outcome = self.publisher.take(reading, started);
         self.status.read(forked);
         self.changes.notify_one();

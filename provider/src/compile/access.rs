@@ -34,7 +34,7 @@ pub(super) fn access(row: &Domain, settings: &Settings) -> Result<Access, String
         }
         AccessTier::Restricted => Ok(Access::Listed(list)),
         AccessTier::Internal if settings.internal_networks.is_empty() => {
-            Err("access_tier: internal, but no network is; set [access] internal_networks".to_owned())
+            Err("access_tier: internal, but no network is; add a site, or set [access] internal_networks".to_owned())
         }
         AccessTier::Internal if list.is_empty() => Ok(Access::Internal),
         AccessTier::Internal => {
@@ -44,8 +44,8 @@ pub(super) fn access(row: &Domain, settings: &Settings) -> Result<Access, String
                 .flat_map(|inside| list.iter().filter_map(|listed| intersection(canonical(*inside), *listed)))
                 .collect();
             if both.is_empty() {
-                return Err("ip_allowlist: has nothing in common with [access] internal_networks; nobody could reach \
-                            the row"
+                return Err("ip_allowlist: has nothing in common with the internal networks, those of the sites and of \
+                            [access] internal_networks; nobody could reach the row"
                     .to_owned());
             }
             Ok(Access::Listed(IpNet::aggregate(&both)))

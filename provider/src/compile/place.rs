@@ -80,7 +80,9 @@ impl Place {
         match row {
             Row::Domain(row) => of_domain(id, row, settings),
             Row::Bad(row) => of_bad(id, row, settings),
-            Row::Fragment(_) => nowhere(Protocol::Http, "a fragment in the place of a domain".to_owned()),
+            Row::Fragment(_) | Row::Site(_) | Row::Policy(_) => {
+                nowhere(Protocol::Http, "another row in the place of a domain".to_owned())
+            }
         }
     }
 

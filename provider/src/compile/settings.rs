@@ -18,7 +18,7 @@ pub struct Settings {
     /// Us, as Traefik sees us: `http://127.0.0.1:8001`.
     pub self_url: Option<String>,
     pub forward_auth: Option<ForwardAuth>,
-    /// Who is internal; empty: rows of that tier answer 503.
+    /// Who is internal, beside the networks of the sites; none of both: rows of that tier answer 503.
     pub internal_networks: Vec<IpNet>,
 }
 

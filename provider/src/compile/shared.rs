@@ -71,6 +71,10 @@ impl Shared {
 pub(super) struct Uses(BTreeMap<Shared, usize>);
 
 impl Uses {
+    pub(super) fn any(&self, shared: Shared) -> bool {
+        self.0.contains_key(&shared)
+    }
+
     /// True when this is the first use.
     pub(super) fn add(&mut self, shared: Shared) -> bool {
         let count = self.0.entry(shared).or_default();

@@ -57,6 +57,15 @@ fn fragment(n: u128, kind: &str, name: &str, body: &Value) -> (Key, Option<Arc<R
     (Key::fragment(id(n)), Some(Arc::new(Row::Fragment(serde_json::from_value(fragment).unwrap()))))
 }
 
+fn site(n: u128, networks: &[&str]) -> (Key, Option<Arc<Row>>) {
+    let site = json!({
+        "id": id(n), "name": format!("s{n}"), "networks": networks, "tunnels": [], "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z", "version": 1,
+    });
+    let key = Key { table: Table::Sites, id: id(n) };
+    (key, Some(Arc::new(Row::Site(serde_json::from_value(site).unwrap()))))
+}
+
 fn settings() -> Settings {
     Settings {
         entry_points: Some(["web", "websecure", "mqtt"].map(str::to_owned).into()),
@@ -497,12 +506,71 @@ fn any_change() -> impl Strategy<Value = (Key, Option<Arc<Row>>)> {
         ),
         _ => fragment(n, "tls.store", "default", &json!({"defaultCertificate": {"certFile": "/f", "keyFile": "/g"}})),
     });
-    prop_oneof![3 => domains, 1 => fragments]
+    let sites = (1..4u128, 0..4u8).prop_map(|(n, what)| match what {
+        0 => (site(n, &[]).0, None),
+        1 => site(n, &["10.44.7.0/24"]),
+        2 => site(n, &["10.60.0.0/16", "fd00::/64"]),
+        _ => site(n, &["10.61.0.0/16"]),
+    });
+    prop_oneof![6 => domains, 2 => fragments, 1 => sites]
 }
 
 /// All that can be seen of a compiler.
 fn seen(compiler: &Compiler) -> (&Pieces, &Counts, Vec<(&Key, &Route)>) {
     (&compiler.pieces, &compiler.counts, compiler.routes().collect())
+}
+
+#[test]
+fn the_networks_of_sites_are_internal_beside_those_that_are_configured() {
+    let internal = json!({"access_tier": "internal"});
+    let narrowed = json!({"access_tier": "internal", "ip_allowlist": ["10.35.7.0/24"]});
+    let none = Settings { internal_networks: Vec::new(), ..settings() };
+    let rows = vec![row(1, "a.org", &internal), row(2, "b.org", &narrowed), row(3, "c.org", &json!({}))];
+    let mut compiler = compiled_with(none, rows);
+    assert!(compiler.domain_reason(1).contains("add a site"), "{}", compiler.domain_reason(1));
+    let list = |compiler: &Compiler, name| compiler.get(Section::HttpMiddlewares, name)["ipAllowList"]["sourceRange"].clone();
+
+    compiler.apply(vec![site(9, &["10.44.0.0/16"])]);
+    assert_eq!((compiler.domain_reason(1), list(&compiler, shared::INTERNAL)), ("", json!(["10.44.0.0/16"])));
+    assert!(compiler.domain_reason(2).contains("nothing in common"), "{}", compiler.domain_reason(2));
+    let mut undo = compiler.apply(vec![site(8, &["10.35.0.0/16"])]);
+    assert_eq!(compiler.domain_reason(2), "");
+    assert_eq!(list(&compiler, shared::INTERNAL), json!(["10.35.0.0/16", "10.44.0.0/16"]));
+    assert_eq!(compiler.settings().internal_networks, [], "as they were given");
+
+    undo.reverse();
+    compiler.apply(undo);
+    assert_eq!(list(&compiler, shared::INTERNAL), json!(["10.44.0.0/16"]));
+    compiler.apply(vec![(site(9, &[]).0, None)]);
+    assert!(compiler.is_closed("a.org") && compiler.is_closed("b.org") && !compiler.is_closed("c.org"));
+    assert_eq!(refused(&compiler), Vec::<String>::new());
+}
+
+#[test]
+fn a_name_is_served_as_its_row_says() {
+    let tcp = |more: &Value| {
+        let mut all = json!({"protocol": "tcp", "tcp_entrypoint": "mqtt"});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    for (columns, served) in [
+        (json!({"tls_mode": "acme"}), Some(("websecure", Some("le")))),
+        (json!({"tls_mode": "acme", "cert_resolver": "other"}), Some(("websecure", Some("other")))),
+        (json!({}), Some(("websecure", None))),
+        (json!({"status": "maintenance"}), Some(("websecure", None))),
+        (json!({"status": "draft"}), None),
+        (json!({"tls_mode": "none"}), None),
+        (tcp(&json!({})), Some(("mqtt", None))),
+        (tcp(&json!({"tls_mode": "passthrough"})), None),
+        (tcp(&json!({"tls_mode": "none"})), None),
+    ] {
+        let found = compiled(vec![row(1, "*.a.org", &columns)]).served(&Key::domain(id(1)));
+        let found = found.as_ref().map(|(name, served)| {
+            assert_eq!(name, "*.a.org");
+            (served.entry_point.as_str(), served.resolver.as_deref())
+        });
+        assert_eq!(found, served, "{columns}");
+    }
 }
 
 proptest! {
@@ -545,7 +613,7 @@ proptest! {
                 prop_assert!(rule.is_ascii() && !rule.contains('"') && !name.contains(['`', '@', '"']), "{} {}", name, rule);
             }
         }
-        for (key, row) in compiler.rows() {
+        for (key, row) in compiler.rows().iter().filter(|(key, _)| key.table.compiles()) {
             let route = compiler.route(key).unwrap();
             if let Row::Domain(row) = &**row && row.is_served() {
                 prop_assert_eq!(route.routers.is_empty(), row.domain.contains('`'), "{:?}", row);

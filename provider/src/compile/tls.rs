@@ -72,7 +72,7 @@ pub(super) fn router_tls(
 }
 
 /// The row's resolver, else the default one, else the only one that there is.
-fn resolver<'a>(row: &'a Domain, settings: &'a Settings) -> Option<&'a str> {
+pub(super) fn resolver<'a>(row: &'a Domain, settings: &'a Settings) -> Option<&'a str> {
     let only = || match settings.cert_resolvers.as_ref() {
         Some(known) if known.len() == 1 => known.first(),
         _ => None,

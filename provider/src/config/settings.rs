@@ -23,6 +23,7 @@ const KEYS: &[&str] = &[
     "access.internal_networks",
     "access.trusted_proxies",
     "access.user_header",
+    "agents.silent_after",
     "compile.cert_resolvers",
     "compile.default_certificate.cert_file",
     "compile.default_certificate.key_file",

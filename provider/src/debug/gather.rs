@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use charliehub_proto::{
+    agent::AgentStatus,
     debug::{
         Agents, DatabaseLink, Debug, Finding, LastChange, Live, Quarantined, RouteCount, RouteLine, Routes,
         ServedRevision,
@@ -37,9 +38,9 @@ use crate::{
     postgres::Pool,
     publish::Overview,
     revisions::{self, Secrets},
-    row::Table,
     snapshot::{Current, Snapshot},
     status::Status,
+    store::rows::name as table_name,
 };
 
 /// Changes, and events, that are shown.
@@ -62,7 +63,8 @@ pub struct Sources<'s> {
     pub instances: &'s Instances,
     pub events: &'s Events,
     pub drift: Vec<InstanceDrift>,
-    /// The last reports of agents.
+    pub agents: Vec<AgentStatus>,
+    /// What these found that is not ok.
     pub findings: Vec<Finding>,
     pub memory: &'s Memory,
 }
@@ -137,7 +139,12 @@ pub async fn gather(sources: Sources<'_>, wanted: &Wanted, now: Timestamp) -> De
     let routes = routes(sources.overview, wanted, page, &instances);
     quarantined.truncate(SHOWN);
     instances.iter_mut().for_each(shorten);
-    let note = sources.findings.is_empty().then(|| "No agent has reported.".to_owned());
+    let reported = sources.agents.iter().any(|agent| agent.last_report.is_some());
+    let note = match (reported, sources.findings.is_empty()) {
+        (false, _) => Some("No agent has reported.".to_owned()),
+        (true, true) => Some("All that the agents check is well.".to_owned()),
+        (true, false) => None,
+    };
     Debug {
         at: now,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -151,7 +158,7 @@ pub async fn gather(sources: Sources<'_>, wanted: &Wanted, now: Timestamp) -> De
         routes,
         quarantined,
         withheld,
-        agents: Agents { findings: sources.findings, note },
+        agents: Agents { findings: sources.findings, agents: sources.agents, note },
         events: events.iter().rev().take(EVENTS).map(|event| shown(event)).collect(),
     }
 }
@@ -256,11 +263,7 @@ fn quarantined(overview: &Overview) -> Vec<Quarantined> {
     closed
         .map(|(key, (name, reason))| Quarantined {
             id: key.id,
-            table: match key.table {
-                Table::Domains => "domains",
-                Table::Fragments => "fragments",
-            }
-            .to_owned(),
+            table: table_name(key.table).to_owned(),
             name: name.clone(),
             reason: reason.clone(),
         })

@@ -36,6 +36,8 @@ fn table_of(row: &Row) -> Option<Table> {
     match row {
         Row::Domain(_) => Some(Table::Domains),
         Row::Fragment(_) => Some(Table::Fragments),
+        Row::Site(_) => Some(Table::Sites),
+        Row::Policy(_) => Some(Table::Policies),
         Row::Bad(_) => None,
     }
 }
@@ -61,6 +63,8 @@ fn json(row: &Row) -> serde_json::Value {
     match row {
         Row::Domain(domain) => serde_json::to_value(domain),
         Row::Fragment(fragment) => serde_json::to_value(fragment),
+        Row::Site(site) => serde_json::to_value(site),
+        Row::Policy(policy) => serde_json::to_value(policy),
         Row::Bad(row) => Ok(row.raw.clone()),
     }
     .unwrap_or_default()
@@ -79,7 +83,7 @@ fn refused(error: tokio_postgres::Error, set: &[&Write]) -> Error {
             let (id, name) = (row.id.to_string(), format!("=({}, {})", row.kind, row.name));
             detail.contains(&id) || detail.contains(&name)
         }
-        Row::Bad(_) => false,
+        Row::Site(_) | Row::Policy(_) | Row::Bad(_) => false,
     });
     let Some(write) = failing else { return error.into() };
     let known = REMEDIES.iter().find(|known| Some(known.constraint) == db.constraint());

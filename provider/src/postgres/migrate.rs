@@ -35,6 +35,7 @@ pub(super) static FILES: &[File] = files! {
     7 "0007_rights"
     8 "0008_instances"
     9 "0009_validators"
+    10 "0010_sites"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.

@@ -293,7 +293,9 @@ impl Fit {
         if let Next::HoldBack(keys) = self.suspects.refuses() {
             return self.hold_all(&keys, &before, reason, judge);
         }
-        let free = |key: &&Key| !self.held.contains_key(key) && judge.rows.contains_key(key);
+        let free = |key: &&Key| {
+            key.table.compiles() && !self.held.contains_key(key) && judge.rows.contains_key(key)
+        };
         let fragments: Vec<Key> =
             before.keys().filter(|key| key.table == Table::Fragments).filter(free).copied().collect();
         // Rows compile to what every Traefik takes, so they come second; and never all that there are.
@@ -429,12 +431,16 @@ pub fn owner(key: Key, row: &Row) -> Owner {
     let (kind, name) = match row {
         Row::Fragment(fragment) => (fragment.kind.clone(), fragment.name.clone()),
         Row::Domain(_) => ("domain".to_owned(), row.name()),
+        Row::Site(site) => ("site".to_owned(), site.site.name.clone()),
+        Row::Policy(policy) => ("policy".to_owned(), policy.agent.clone()),
         Row::Bad(bad) => match key.table {
             Table::Domains => ("domain".to_owned(), row.name()),
             Table::Fragments => {
                 let kind = bad.raw.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default();
                 (kind.to_owned(), row.name())
             }
+            Table::Sites => ("site".to_owned(), row.name()),
+            Table::Policies => ("policy".to_owned(), row.name()),
         },
     };
     Owner { id: key.id, kind, name }

@@ -6,11 +6,12 @@ use std::{
 };
 
 use charliehub_proto::domain::{AccessTier, Domain, Protocol};
+use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::domain;
 use crate::{
-    guard::tighten,
+    guard::{intersection, tighten},
     row::{Key, Row, Rows},
 };
 
@@ -50,6 +51,7 @@ pub(super) fn is_protected(row: &Domain) -> bool {
 /// A row is narrowed by its own newest version, and by whichever has its place now: rows may have been written anew.
 pub fn restricted(base: &Rows, newest: &Rows) -> Rows {
     let mut rows = base.clone();
+    narrow_sites(&mut rows, newest);
     let running = || base.iter().filter_map(|(key, row)| Some((key, domain(row).filter(|row| row.is_served())?)));
     let places: BTreeMap<Place<'_>, Key> = running().map(|(key, row)| (place(row), *key)).collect();
     let hosts: Hosts<'_> = running().map(|(_, row)| row).collect();
@@ -73,10 +75,29 @@ pub fn restricted(base: &Rows, newest: &Rows) -> Rows {
                 rows.insert(Key::domain(id), Arc::new(Row::Domain(Domain { id, ..new.clone() })));
             }
             Some(Row::Bad(_)) => {}
-            Some(Row::Domain(_) | Row::Fragment(_)) | None => {
+            Some(Row::Domain(_) | Row::Fragment(_) | Row::Site(_) | Row::Policy(_)) | None => {
                 rows.insert(*key, Arc::clone(row));
             }
         }
     }
     rows
+}
+
+/// Leaves to each site what belongs to some site of the newest too: nobody is internal who is not any more.
+fn narrow_sites(rows: &mut Rows, newest: &Rows) {
+    let networks = |row: &Row| match row {
+        Row::Site(row) => row.site.networks.clone(),
+        Row::Domain(_) | Row::Fragment(_) | Row::Policy(_) | Row::Bad(_) => Vec::new(),
+    };
+    let internal: Vec<IpNet> = newest.values().flat_map(|row| networks(row)).collect();
+    rows.retain(|_, row| {
+        let Row::Site(site) = &**row else { return true };
+        let left = intersection(&site.site.networks, &internal);
+        if left.iter().any(|network| !site.site.networks.contains(network)) || left.len() < site.site.networks.len() {
+            let mut site = site.clone();
+            site.site.networks = left;
+            *row = Arc::new(Row::Site(site));
+        }
+        !networks(row).is_empty()
+    });
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     compile::{ForwardAuth, tests::domain_with},
+    row::Table,
     store::rows::Fetched,
 };
 
@@ -513,6 +514,32 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|newest| Step::Approve { newest }),
         1 => Just(Step::Later),
     ]
+}
+
+/// Site `n` of the key's id with these networks.
+fn site(n: u128, networks: &[&str]) -> (Key, Option<Row>) {
+    let id = Uuid::from_u128(n);
+    let site = json!({
+        "id": id, "name": format!("s{n}"), "networks": networks, "tunnels": [], "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z", "version": 1,
+    });
+    (Key { table: Table::Sites, id }, Some(Row::Site(serde_json::from_value(site).unwrap())))
+}
+
+#[test]
+fn a_site_that_goes_is_not_internal_any_more_also_while_a_revision_waits_and_one_that_comes_is_not_yet() {
+    let mut edge = Edge::of_ten();
+    let networks = |edge: &Edge| {
+        let networks = edge.guards("in.test").unwrap().networks.unwrap();
+        networks.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    edge.commit([row(20, "in.test", &json!({"access_tier": "internal"})), site(1, &["10.35.0.0/16"]), site(2, &["10.60.0.0/16"])]);
+    assert_eq!(networks(&edge), ["10.35.0.0/16", "10.44.0.0/16", "10.60.0.0/16"]);
+    assert!(matches!(edge.commit((0..8).map(gone)), Outcome::Withheld { .. }));
+    edge.commit([(site(1, &[]).0, None), site(2, &["10.60.7.0/24"]), site(3, &["10.70.0.0/16"])]);
+    assert_eq!(networks(&edge), ["10.44.0.0/16", "10.60.7.0/24"]);
+    edge.commit((0..8).map(public));
+    assert_eq!(networks(&edge), ["10.44.0.0/16", "10.60.7.0/24", "10.70.0.0/16"], "it waits no longer");
 }
 
 proptest! {

@@ -17,7 +17,7 @@ use crate::{
     auth::{Need, Pass},
     hold::Sent,
     instances::{Instance, Outcome},
-    snapshot::{Snapshot, encode::Encoded},
+    snapshot::{Snapshot, accepts_gzip, encode::Encoded},
 };
 
 /// So long the first answer to an instance may wait for its version.
@@ -208,15 +208,6 @@ fn is_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     name.len() <= 128 && name.bytes().all(inner) && outer(name.as_bytes().first()) && outer(name.as_bytes().last())
-}
-
-fn accepts_gzip(header: Option<&HeaderValue>) -> bool {
-    let Some(accepted) = header.and_then(|header| header.to_str().ok()) else { return false };
-    accepted.split(',').any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name == "*");
-        named && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
-    })
 }
 
 fn body(encoded: &Encoded, gzip: bool) -> Body {

@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::{
     TryStreamExt as _,
-    future::{try_join3, try_join4, try_join5},
+    future::{try_join3, try_join4, try_join_all},
 };
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
@@ -35,7 +35,7 @@ use crate::{
 };
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    LOCK TABLE charliehub.domains, charliehub.fragments IN ACCESS SHARE MODE";
+    LOCK TABLE charliehub.domains, charliehub.fragments, charliehub.sites, charliehub.policies IN ACCESS SHARE MODE";
 
 /// For the delta, whose plan must follow the change, not the size of the tables: by index, whatever the statistics say.
 const PLANS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
@@ -73,7 +73,7 @@ pub struct Reader {
     client: Client,
     /// True once a notification came back: no transaction pooler is in between, so a statement may be prepared.
     direct: AtomicBool,
-    delta: OnceCell<[Statement; 3]>,
+    delta: OnceCell<(Statement, Vec<Statement>)>,
 }
 
 enum Delta {
@@ -113,38 +113,41 @@ impl Reader {
         }
     }
 
-    /// What `delta` needs: the revision, and at most `limit` rows of each table (NULL is no limit). Planning takes longer
-    /// than running it, so it is prepared where that is possible.
-    async fn changed_since(&self, revision: i64, limit: Option<i64>) -> Result<[Vec<Row>; 3], tokio_postgres::Error> {
+    /// What `delta` needs: the revision, and at most `limit` rows of each table (NULL is no limit), in the order of
+    /// [`Table::ALL`]. Planning takes longer than running it, so it is prepared where that is possible.
+    async fn changed_since(
+        &self,
+        revision: i64,
+        limit: Option<i64>,
+    ) -> Result<(Vec<Row>, Vec<Vec<Row>>), tokio_postgres::Error> {
         let client = &self.client;
         let rows: [&(dyn ToSql + Sync); 2] = [&revision, &limit];
         let [since, limit] = rows;
         if !self.direct.load(Ordering::Relaxed) {
-            let (domains, fragments) = (changed(Table::Domains), changed(Table::Fragments));
+            let texts = Table::ALL.map(changed);
             let some = [(since, Type::INT8), (limit, Type::INT8)];
             let only = [(since, Type::INT8)];
-            let [domains, fragments] = [&domains, &fragments].map(|text| client.query_typed(text, &some));
-            return in_one_transaction(client, client.query_typed(REVISION, &only), domains, fragments).await;
+            let changed = texts.each_ref().map(|text| client.query_typed(text, &some));
+            return in_one_transaction(client, client.query_typed(REVISION, &only), changed).await;
         }
         let prepare = async || {
-            let (domains, fragments) = (changed(Table::Domains), changed(Table::Fragments));
+            let texts = Table::ALL.map(changed);
             let some = [Type::INT8, Type::INT8];
-            let [domains, fragments] = [&domains, &fragments].map(|text| client.prepare_typed(text, &some));
+            let changed = try_join_all(texts.each_ref().map(|text| client.prepare_typed(text, &some)));
             let revision = client.prepare_typed(REVISION, &[Type::INT8]);
-            let plans = client.batch_execute(PLANS);
-            try_join4(plans, revision, domains, fragments).await.map(|((), r, d, f)| [r, d, f])
+            try_join3(client.batch_execute(PLANS), revision, changed).await.map(|((), r, changed)| (r, changed))
         };
-        let [revision, domains, fragments] = self.delta.get_or_try_init(prepare).await?;
+        let (revision, changed) = self.delta.get_or_try_init(prepare).await?;
         let only = [since];
-        let [domains, fragments] = [domains, fragments].map(|statement| client.query(statement, &rows));
-        in_one_transaction(client, client.query(revision, &only), domains, fragments).await
+        let changed = changed.iter().map(|statement| client.query(statement, &rows));
+        in_one_transaction(client, client.query(revision, &only), changed).await
     }
 
     /// What changed since `held`, if those are at most so many rows.
     async fn delta(&self, held: Held, most: Option<u64>) -> Result<Delta, tokio_postgres::Error> {
         // One more tells that there are too many.
         let limit = most.map(|most| i64::try_from(most.saturating_add(1)).unwrap_or(i64::MAX));
-        let [revision, domains, fragments] = self.changed_since(held.revision, limit).await?;
+        let (revision, changed) = self.changed_since(held.revision, limit).await?;
         let Some(revision) = revision.first() else { return Ok(Delta::Forgotten) };
         let newest = Held { revision: revision.try_get(0)?, token: revision.try_get(1)? };
         let floor: i64 = revision.try_get(2)?;
@@ -156,12 +159,13 @@ impl Reader {
         if held.revision < floor {
             return Ok(Delta::Forgotten);
         }
-        if most.is_some_and(|most| u64::try_from(domains.len() + fragments.len()).is_ok_and(|found| found > most)) {
+        let count: usize = changed.iter().map(Vec::len).sum();
+        if most.is_some_and(|most| u64::try_from(count).is_ok_and(|found| found > most)) {
             return Ok(Delta::TooMany);
         }
-        let mut rows = Vec::with_capacity(domains.len() + fragments.len());
-        for (table, found) in [(Table::Domains, &domains), (Table::Fragments, &fragments)] {
-            for row in found {
+        let mut rows = Vec::with_capacity(count);
+        for (table, found) in Table::ALL.into_iter().zip(changed) {
+            for row in &found {
                 let key = crate::row::Key { table, id: row.try_get(0)? };
                 rows.push(decode(table, row, 1).unwrap_or(Fetched { key, row: None, hash: 0 }));
             }
@@ -192,9 +196,11 @@ impl Reader {
 
     /// What the database says of its rows now.
     pub async fn sum(&self) -> Result<Option<Sum>, tokio_postgres::Error> {
-        const SUM: &str = "SELECT r.n, r.token, d.count + f.count, d.hash # f.hash FROM charliehub.revision r,
-            (SELECT count(*), coalesce(bit_xor(charliehub.row_hash(id, version, xmin)), 0) AS hash FROM charliehub.domains) d,
-            (SELECT count(*), coalesce(bit_xor(charliehub.row_hash(id, version, xmin)), 0) AS hash FROM charliehub.fragments) f";
+        const SUM: &str = "SELECT r.n, r.token, count(t.hash), coalesce(bit_xor(t.hash), 0) FROM charliehub.revision r LEFT JOIN (
+            SELECT charliehub.row_hash(id, version, xmin) AS hash FROM charliehub.domains UNION ALL
+            SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.fragments UNION ALL
+            SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.sites UNION ALL
+            SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.policies) t ON true GROUP BY r.n, r.token";
         let client = &self.client;
         let ((), rows, ()) =
             try_join3(client.batch_execute(BEGIN), client.query_typed(SUM, &[]), client.batch_execute("COMMIT"))
@@ -212,12 +218,16 @@ impl Reader {
 async fn in_one_transaction(
     client: &Client,
     revision: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
-    domains: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
-    fragments: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
-) -> Result<[Vec<Row>; 3], tokio_postgres::Error> {
-    let ((), revision, domains, fragments, ()) =
-        try_join5(client.batch_execute(BEGIN), revision, domains, fragments, client.batch_execute("COMMIT")).await?;
-    Ok([revision, domains, fragments])
+    changed: impl IntoIterator<Item = impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>>,
+) -> Result<(Vec<Row>, Vec<Vec<Row>>), tokio_postgres::Error> {
+    let ((), revision, changed, ()) = try_join4(
+        client.batch_execute(BEGIN),
+        revision,
+        try_join_all(changed),
+        client.batch_execute("COMMIT"),
+    )
+    .await?;
+    Ok((revision, changed))
 }
 
 /// The rows of `table` that changed since revision `$1`; all columns are null for one that is gone.
@@ -243,7 +253,7 @@ async fn full(client: &Client, held: Option<Held>, forked: bool, known: u64) -> 
         return Err(error.into());
     }
     let mut rows = Vec::new();
-    for table in [Table::Domains, Table::Fragments] {
+    for table in Table::ALL {
         let all = format!("SELECT {} FROM charliehub.{} t", select(table), name(table));
         let mut stream = pin!(client.query_typed_raw(&all, Vec::<(i64, Type)>::new()).await?);
         while let Some(row) = stream.try_next().await? {
@@ -270,7 +280,8 @@ async fn full(client: &Client, held: Option<Held>, forked: bool, known: u64) -> 
 /// How many rows there are.
 async fn count(client: &Client) -> Result<u64, tokio_postgres::Error> {
     const COUNT: &str =
-        "SELECT (SELECT count(*) FROM charliehub.domains) + (SELECT count(*) FROM charliehub.fragments)";
+        "SELECT (SELECT count(*) FROM charliehub.domains) + (SELECT count(*) FROM charliehub.fragments)
+            + (SELECT count(*) FROM charliehub.sites) + (SELECT count(*) FROM charliehub.policies)";
     let counted = client.query_typed(COUNT, &[]).await?;
     let rows: i64 = counted.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
     Ok(u64::try_from(rows).unwrap_or_default())
@@ -279,7 +290,7 @@ async fn count(client: &Client) -> Result<u64, tokio_postgres::Error> {
 /// All rows, inside a transaction of the caller's.
 pub async fn all(client: &impl GenericClient) -> Result<Rows, tokio_postgres::Error> {
     let mut rows = Rows::new();
-    for table in [Table::Domains, Table::Fragments] {
+    for table in Table::ALL {
         let all = format!("SELECT {} FROM charliehub.{} t", select(table), name(table));
         let found = client.query_typed(&all, &[]).await?;
         rows.extend(by_key(found.iter().filter_map(|row| decode(table, row, 0))));
@@ -300,7 +311,12 @@ pub async fn newest_revision(client: &impl GenericClient) -> Result<Held, tokio_
 pub async fn newest(client: &mut Client) -> Result<Rows, tokio_postgres::Error> {
     let one_snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let transaction = one_snapshot.start().await?;
-    transaction.batch_execute("LOCK TABLE charliehub.domains, charliehub.fragments IN ACCESS SHARE MODE").await?;
+    transaction
+        .batch_execute(
+            "LOCK TABLE charliehub.domains, charliehub.fragments, charliehub.sites, charliehub.policies
+                 IN ACCESS SHARE MODE",
+        )
+        .await?;
     let rows = all(&transaction).await?;
     transaction.commit().await?;
     Ok(rows)
@@ -315,7 +331,7 @@ pub fn by_key(rows: impl IntoIterator<Item = Fetched>) -> Rows {
 pub async fn as_of(client: &impl GenericClient, revision: i64) -> Result<Vec<Fetched>, tokio_postgres::Error> {
     let at = |table: Table| format!("SELECT {} FROM charliehub.{}_as_of($1) t", select_as_of(table), name(table));
     let mut rows = Vec::new();
-    for table in [Table::Domains, Table::Fragments] {
+    for table in Table::ALL {
         let found = client.query_typed(&at(table), &[(&revision, Type::INT8)]).await?;
         rows.extend(found.iter().filter_map(|row| decode(table, row, 0)));
     }

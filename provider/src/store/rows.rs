@@ -6,7 +6,12 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use charliehub_proto::{domain::Domain, fragment::Fragment};
+use charliehub_proto::{
+    domain::Domain,
+    fragment::Fragment,
+    policy::PolicyRow,
+    site::{Site, SiteRow},
+};
 use serde::de::DeserializeOwned;
 use tokio_postgres::types::FromSql;
 use uuid::Uuid;
@@ -64,6 +69,27 @@ const FRAGMENT: Columns = &[
     ("version", "version"),
 ];
 
+const SITE: Columns = &[
+    ("name", "name"),
+    ("agent", "agent"),
+    ("networks", "networks::text[]"),
+    ("tunnels", "tunnels::text"),
+    ("hosts", "hosts::text"),
+    ("wan_name", "wan_name"),
+    ("notes", "notes"),
+    ("created_at", "created_at"),
+    ("updated_at", "updated_at"),
+    ("version", "version"),
+];
+
+const POLICY: Columns = &[
+    ("agent", "agent"),
+    ("body", "body::text"),
+    ("created_at", "created_at"),
+    ("updated_at", "updated_at"),
+    ("version", "version"),
+];
+
 /// A row as it was fetched; `None` when it is gone.
 #[derive(Clone, Debug)]
 pub struct Fetched {
@@ -91,6 +117,8 @@ pub fn name(table: Table) -> &'static str {
     match table {
         Table::Domains => "domains",
         Table::Fragments => "fragments",
+        Table::Sites => "sites",
+        Table::Policies => "policies",
     }
 }
 
@@ -98,6 +126,8 @@ pub fn columns(table: Table) -> Columns {
     match table {
         Table::Domains => DOMAIN,
         Table::Fragments => FRAGMENT,
+        Table::Sites => SITE,
+        Table::Policies => POLICY,
     }
 }
 
@@ -109,6 +139,8 @@ pub fn decode(table: Table, row: &tokio_postgres::Row, skip: usize) -> Option<Fe
     let decoded = match table {
         Table::Domains => domain(id, &mut fields).map(Row::Domain),
         Table::Fragments => fragment(id, &mut fields).map(Row::Fragment),
+        Table::Sites => site(id, &mut fields).map(Row::Site),
+        Table::Policies => policy(id, &mut fields).map(Row::Policy),
     };
     let row = decoded.unwrap_or_else(|reason| Row::Bad(BadRow { raw: fields.raw(id), reason }));
     let hash = fields.row.try_get(skip + 1 + columns.len()).unwrap_or_default();
@@ -164,6 +196,30 @@ fn fragment(id: Uuid, fields: &mut Fields<'_>) -> Result<Fragment, String> {
         body: fields.json()?,
         enabled: fields.take()?,
         notes: fields.take()?,
+        created_at: fields.take()?,
+        updated_at: fields.take()?,
+        version: fields.take()?,
+    })
+}
+
+fn site(id: Uuid, fields: &mut Fields<'_>) -> Result<SiteRow, String> {
+    let site = Site {
+        name: fields.take()?,
+        agent: fields.take()?,
+        networks: fields.parse_all()?,
+        tunnels: fields.objects()?,
+        hosts: fields.objects()?,
+        wan_name: fields.take()?,
+        notes: fields.take()?,
+    };
+    Ok(SiteRow { id, site, created_at: fields.take()?, updated_at: fields.take()?, version: fields.take()? })
+}
+
+fn policy(id: Uuid, fields: &mut Fields<'_>) -> Result<PolicyRow, String> {
+    Ok(PolicyRow {
+        id,
+        agent: fields.take()?,
+        body: fields.json()?,
         created_at: fields.take()?,
         updated_at: fields.take()?,
         version: fields.take()?,

@@ -82,5 +82,28 @@ pub(crate) const REMEDIES: &[Known] = remedies! {
         "write it as Traefik has it, without a provider: compress-all";
     fragments_kind_valid kind: "this is no kind of fragment", "use one such as http.middleware, http.service, tls.option";
     fragments_body_valid body: "a body is an object of at most 262144 bytes", "write that one object of Traefik's, in its JSON";
+    sites_pkey id: "a site with this id is there", "leave `id` out";
+    sites_immutable id: "`id` and `created_at` never change", "delete the site and insert another";
+    sites_name_unique name: "a site of this name is there", "change that one with PUT, or give this one another `name`";
+    sites_name_valid name: "a site is called by a short word", "use lower case letters, digits and hyphens, at most 32: uk";
+    sites_agent_valid agent: "this is not the name of an agent", "write the name that its token was made for: hub2";
+    sites_networks_valid networks: "a site has at least one network, none of them everybody's, and no two with an address in common",
+        "write [\"10.44.0.0/16\"]; of two that overlap leave out the narrower";
+    sites_networks_apart networks: "another site has some of these addresses",
+        "an address leads to one site: narrow one of the networks, or remove it there first";
+    sites_tunnel_keys_valid tunnels: "a key is not a public key of WireGuard",
+        "write the 44 characters, the last one =, that `wg show INTERFACE public-key` prints";
+    sites_tunnels_valid tunnels: "a tunnel has an interface, a public_key and allowed_ips; each rank once, each peer once",
+        "write [{\"interface\": \"wg-uk\", \"public_key\": \"..\", \"allowed_ips\": [\"10.44.0.0/16\"], \"keepalive\": 25, \"rank\": 1}]";
+    sites_hosts_valid hosts: "a host has an address, and may have a name and a port; each once",
+        "write [{\"address\": \"10.44.1.20\", \"name\": \"px1\", \"port\": 8006}]";
+    sites_wan_name_valid wan_name: "this is not a domain name of at least two labels", "write it as uk.example.org";
+    sites_notes_valid notes: "notes are plain text of at most 10000 bytes", "leave out back-ticks and control characters";
+    policies_pkey id: "a policy with this id is there", "leave `id` out";
+    policies_immutable id: "`id` and `created_at` never change", "delete the policy and insert another";
+    policies_agent_unique agent: "there is a policy for this agent", "change that one";
+    policies_agent_valid agent: "this is not the name of an agent", "write the name that its token was made for: hub2";
+    policies_body_valid body: "a part of the policy is not in its form, or all of it is larger than 262144 bytes",
+        "write it in the form of /api/openapi.json, schema Policy";
     fragments_notes_valid notes: "notes are plain text of at most 10000 bytes", "leave out back-ticks and control characters";
 };

@@ -25,6 +25,8 @@ pub(in crate::api) enum Target {
     Id(Uuid),
     /// A fragment, by its kind and name.
     Named(String, String),
+    /// A site by its name, a policy by its agent.
+    Called(String),
 }
 
 #[derive(Clone, Debug)]
@@ -198,6 +200,11 @@ impl Step {
                 let sql = format!("{select} WHERE t.kind = $1 AND t.name = $2 FOR UPDATE");
                 transaction.query_typed(&sql, &[(kind, Type::TEXT), (name, Type::TEXT)]).await?
             }
+            Target::Called(name) => {
+                let column = if self.table == Table::Policies { "agent" } else { "name" };
+                let sql = format!("{select} WHERE t.{column} = $1 FOR UPDATE");
+                transaction.query_typed(&sql, &[(name, Type::TEXT)]).await?
+            }
         };
         let found = rows.first().map(|row| Found::read(self.table, row)).transpose()?;
         if let Some(found) = &found
@@ -241,5 +248,7 @@ fn missing(table: Table) -> Problem {
         Table::Fragments => {
             Problem::not_found("there is no fragment of this kind and name").remedy("GET /api/fragments lists them")
         }
+        Table::Sites => Problem::not_found("there is no site of this name").remedy("GET /api/sites lists them"),
+        Table::Policies => Problem::not_found("there is no policy for this agent").remedy("make one with PUT"),
     }
 }

@@ -1,7 +1,8 @@
 //! What stands around touched rows, compiled as it was and as it is.
 //!
 //! Enough is read to tell what the change does, and no more: for rows those of their hosts and the wildcards above them;
-//! for fragments the rows that name them, or have a name that some fragment asks for. All fragments are read.
+//! for fragments the rows that name them, or have a name that some fragment asks for; for sites the rows of the internal tier.
+//! All fragments and sites are read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,7 @@ use charliehub_proto::{
     fragment::Fragment,
     traefik::{self, Kind},
 };
-use futures_util::future::try_join;
+use futures_util::future::try_join3;
 use tokio_postgres::{
     Client,
     types::{ToSql, Type},
@@ -112,12 +113,23 @@ async fn surroundings(transaction: &Client, touched: &Touched) -> Result<Rows, t
     let hosts = hosts(touched);
     let of_hosts = format!("SELECT {list} FROM domains t WHERE t.domain = ANY($1)");
     let hosts = [(&hosts as &(dyn ToSql + Sync), Type::TEXT_ARRAY)];
-    let (fragments, domains) =
-        try_join(transaction.query_typed(&all, &[]), transaction.query_typed(&of_hosts, &hosts)).await?;
+    let sites = format!("SELECT {} FROM sites t", select(Table::Sites));
+    let (fragments, sites, domains) = try_join3(
+        transaction.query_typed(&all, &[]),
+        transaction.query_typed(&sites, &[]),
+        transaction.query_typed(&of_hosts, &hosts),
+    )
+    .await?;
     let mut rows = by_key(fragments.iter().filter_map(|row| decode(Table::Fragments, row, 0)));
+    rows.extend(by_key(sites.iter().filter_map(|row| decode(Table::Sites, row, 0))));
     rows.extend(by_key(domains.iter().filter_map(|row| decode(Table::Domains, row, 0))));
-    let fragments = touched.before.keys().chain(touched.after.keys()).any(|key| key.table == Table::Fragments);
-    if fragments {
+    let any = |table: Table| touched.before.keys().chain(touched.after.keys()).any(|key| key.table == table);
+    if any(Table::Sites) {
+        let internal = format!("SELECT {list} FROM domains t WHERE t.access_tier = 'internal'");
+        let found = transaction.query_typed(&internal, &[]).await?;
+        rows.extend(by_key(found.iter().filter_map(|row| decode(Table::Domains, row, 0))));
+    }
+    if any(Table::Fragments) {
         // A row is named by what begins with its domain.
         let names = names(touched, &rows);
         let of_names = format!(
@@ -136,7 +148,7 @@ fn hosts(touched: &Touched) -> Vec<String> {
     let names = rows.filter_map(|row| match &**row {
         Row::Domain(row) => Some(row.domain.as_str()),
         Row::Bad(row) => row.raw.get("domain").and_then(serde_json::Value::as_str),
-        Row::Fragment(_) => None,
+        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) => None,
     });
     let wildcard = |name: &str| name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
     let both = names.flat_map(|name| [Some(name.to_owned()), wildcard(name)]).flatten();
@@ -147,7 +159,7 @@ fn hosts(touched: &Touched) -> Vec<String> {
 fn names(touched: &Touched, rows: &Rows) -> Vec<String> {
     let fragment = |row: &Arc<Row>| match &**row {
         Row::Fragment(fragment) => Some(fragment.clone()),
-        Row::Domain(_) | Row::Bad(_) => None,
+        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
     };
     let own = touched.before.values().chain(touched.after.values()).filter_map(fragment);
     let own = own.flat_map(|fragment| [format!("{}@http", fragment.name), fragment.name]);

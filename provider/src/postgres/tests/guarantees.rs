@@ -237,6 +237,87 @@ async fn what_is_ours_cannot_be_forged() {
     assert_eq!(revision(&client).await, 3, "triggers run always");
 }
 
+const KEY: &str = "Zm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyMTI=";
+
+/// `column = value` on top of a good site or policy: what may not enter, and the constraint that says so.
+#[tokio::test]
+async fn every_constraint_of_sites_and_policies_refuses_what_it_should() {
+    let (_cluster, client) = Cluster::migrated().await;
+    let tunnel = |more: &str| {
+        format!("tunnels = '[{{\"interface\":\"wg-uk\",\"public_key\":\"{KEY}\",\"allowed_ips\":[\"10.44.0.0/16\"]{more}}}]'")
+    };
+    let site = "INSERT INTO sites (name, networks) VALUES ('uk', '{10.44.0.0/16}')";
+    let policy = "INSERT INTO policies (agent, body) VALUES ('hub2', '{}')";
+    for good in [
+        site,
+        policy,
+        &format!("UPDATE sites SET {}", tunnel(",\"keepalive\":25,\"rank\":1,\"peer_address\":\"10.44.0.1\",\"addresses\":[\"10.44.255.1/30\",\"fd00::1/64\"],\"listen_port\":51820,\"mtu\":1420,\"endpoint\":\"uk.example.org:51820\"")),
+        &format!("UPDATE sites SET {}", tunnel(",\"endpoint\":\"[2001:db8::1]:51820\"")),
+        "UPDATE sites SET hosts = '[{\"address\":\"10.44.1.20\",\"name\":\"px1\",\"port\":8006}]', wan_name = 'uk.example.org'",
+        "UPDATE policies SET body = '{\"firewall\":{\"rules\":[{\"name\":\"n\",\"table\":\"raw\",\"chain\":\"PREROUTING\",\"rule\":\"-j DROP\"}]},\"files\":[{\"paths\":[\"/x\"],\"mode\":\"440\",\"secret\":true}],\"units\":[{\"name\":\"a.timer\",\"active\":false}],\"disks\":[{\"path\":\"/\",\"warning_percent\":20}],\"recent\":[{\"name\":\"backup\",\"path\":\"/b/*\",\"max_age\":\"26h\"}],\"certificates\":{\"names\":[\"a.test\"],\"allow_staging\":true}}'",
+        "INSERT INTO sites (name, networks) VALUES ('fr', '{10.35.0.0/16,fd35::/48}')",
+    ] {
+        client.batch_execute(good).await.unwrap_or_else(|error| panic!("{good}: {error:?}"));
+    }
+    let before = revision(&client).await;
+    let set = |table: &str, what: &str| format!("UPDATE {table} SET {what} WHERE {} = '{}'", if table == "sites" { "name" } else { "agent" }, if table == "sites" { "uk" } else { "hub2" });
+    for (bad, constraint) in [
+        ("INSERT INTO sites (name, networks) VALUES ('uk', '{10.1.0.0/16}')".to_owned(), "sites_name_unique"),
+        ("INSERT INTO policies (agent, body) VALUES ('hub2', '{}')".to_owned(), "policies_agent_unique"),
+        (set("sites", "name = 'U K'"), "sites_name_valid"),
+        (set("sites", "agent = 'a b'"), "sites_agent_valid"),
+        (set("sites", "networks = '{}'"), "sites_networks_valid"),
+        (set("sites", "networks = '{0.0.0.0/0}'"), "sites_networks_valid"),
+        (set("sites", "networks = '{10.44.0.0/16,10.44.7.0/24}'"), "sites_networks_valid"),
+        (set("sites", "networks = '{10.35.7.0/24}'"), "sites_networks_apart"),
+        (set("sites", "networks = '{10.0.0.0/8}'"), "sites_networks_apart"),
+        ("INSERT INTO sites (name, networks) VALUES ('a', '{10.1.0.0/16}'), ('b', '{10.1.2.0/24}')".to_owned(), "sites_networks_apart"),
+        (set("sites", &tunnel("").replace(KEY, "Zm9v")), "sites_tunnel_keys_valid"),
+        (set("sites", &tunnel("").replace("MTI=", "MTJ=")), "sites_tunnel_keys_valid"),
+        (set("sites", &tunnel(",\"own_public_key\":\"x\"")), "sites_tunnel_keys_valid"),
+        (set("sites", &tunnel(",\"colour\":1")), "sites_tunnels_valid"),
+        (set("sites", &tunnel(",\"keepalive\":65536")), "sites_tunnels_valid"),
+        (set("sites", &tunnel(",\"rank\":0")), "sites_tunnels_valid"),
+        (set("sites", &tunnel(",\"peer_address\":\"10.44.0.1/16\"")), "sites_tunnels_valid"),
+        (set("sites", &tunnel(",\"endpoint\":\"uk.example.org\"")), "sites_tunnels_valid"),
+        (set("sites", &tunnel(",\"endpoint\":\"uk.example.org:99999\"")), "sites_tunnels_valid"),
+        (set("sites", &tunnel("").replace("10.44.0.0/16", "10.44.0.1/16")), "sites_tunnels_valid"),
+        (set("sites", &tunnel("").replace("10.44.0.0/16", "10.44/16")), "sites_tunnels_valid"),
+        (set("sites", &tunnel("").replace("10.44.0.0/16", "010.44.0.0/16")), "sites_tunnels_valid"),
+        (set("sites", &tunnel("").replace("wg-uk", "wg uk")), "sites_tunnels_valid"),
+        (set("sites", "tunnels = '{}'"), "sites_tunnels_valid"),
+        (set("sites", "tunnels = tunnels || tunnels"), "sites_tunnels_valid"),
+        (set("sites", "hosts = '[{\"name\":\"px1\"}]'"), "sites_hosts_valid"),
+        (set("sites", "hosts = '[{\"address\":\"px1\"}]'"), "sites_hosts_valid"),
+        (set("sites", "wan_name = '*.example.org'"), "sites_wan_name_valid"),
+        (set("sites", "notes = '`'"), "sites_notes_valid"),
+        (set("sites", "id = gen_random_uuid()"), "sites_immutable"),
+        (set("policies", "id = gen_random_uuid()"), "policies_immutable"),
+        (set("policies", "agent = ''"), "policies_agent_valid"),
+        (set("policies", "body = '[]'"), "policies_body_valid"),
+        (set("policies", "body = '{\"colour\":1}'"), "policies_body_valid"),
+        (set("policies", "body = '{\"firewall\":{\"rules\":[{\"name\":\"n\",\"table\":\"rawr\",\"chain\":\"C\",\"rule\":\"r\"}]}}'"), "policies_body_valid"),
+        (set("policies", "body = '{\"firewall\":{\"rules\":[{\"name\":\"n\",\"table\":\"raw\"}]}}'"), "policies_body_valid"),
+        (set("policies", "body = '{\"files\":[{\"paths\":[\"/x\"],\"mode\":\"9\"}]}'"), "policies_body_valid"),
+        (set("policies", "body = '{\"files\":[{\"paths\":\"/x\"}]}'"), "policies_body_valid"),
+        (set("policies", "body = '{\"units\":[{\"name\":\"a\",\"active\":1}]}'"), "policies_body_valid"),
+        (set("policies", "body = '{\"recent\":[{\"name\":\"b\",\"path\":\"/b\",\"max_age\":\"old\"}]}'"), "policies_body_valid"),
+        (set("policies", "body = '{\"disks\":[{\"path\":\"/\",\"warning_percent\":101}]}'"), "policies_body_valid"),
+        (set("policies", "body = '{\"certificates\":[]}'"), "policies_body_valid"),
+    ] {
+        let error = client.batch_execute(&bad).await.expect_err(&bad);
+        let db = error.as_db_error().unwrap_or_else(|| panic!("{bad}: {error:?}"));
+        assert_eq!(db.constraint(), Some(constraint), "{bad}: {db:?}");
+    }
+    assert_eq!(revision(&client).await, before, "what was refused left nothing");
+    let error = client.batch_execute(&set("sites", "networks = '{10.35.7.0/24}'")).await.unwrap_err();
+    assert_eq!(error.as_db_error().unwrap().message(), "network 10.35.7.0/24 of site uk overlaps 10.35.0.0/16 of site fr");
+    client
+        .batch_execute("UPDATE sites SET networks = CASE name WHEN 'uk' THEN '{10.35.0.0/16}' ELSE '{10.44.0.0/16}' END::cidr[]")
+        .await
+        .expect("in one statement two sites may change places");
+}
+
 #[tokio::test]
 async fn the_app_may_do_its_work_and_no_more() {
     let (cluster, _owner) = Cluster::migrated().await;
@@ -258,6 +339,15 @@ async fn the_app_may_do_its_work_and_no_more() {
         "SELECT * FROM audit_events, schema_migrations, revisions, history",
         "SELECT * FROM domains_as_of(1), fragments_as_of(1)",
         "SELECT bit_xor(row_hash(id, version, xmin)), count(*) FROM domains",
+        "INSERT INTO sites (name, networks) VALUES ('uk', '{10.44.0.0/16}'); UPDATE sites SET notes = 'x'",
+        "INSERT INTO policies (agent, body) VALUES ('hub2', '{}'); UPDATE policies SET body = '{\"units\": []}'",
+        "INSERT INTO agents (name, reported_at, boot, version) VALUES ('hub2', now(), gen_random_uuid(), '1')",
+        "INSERT INTO agent_installs (agent, install, seq) VALUES ('hub2', gen_random_uuid(), 1)",
+        "INSERT INTO agent_findings (agent, \"check\", target, status, text, since, seen) VALUES ('hub2', 'c', 't', 'ok', '', now(), now())",
+        "INSERT INTO agent_transitions (agent, \"check\", target, text, at) VALUES ('hub2', 'c', 't', '', now())",
+        "SELECT * FROM sites_as_of(1), policies_as_of(1)",
+        "SELECT prune_transitions('90 days', 10)",
+        "DELETE FROM sites; DELETE FROM policies; DELETE FROM agent_findings",
         "SELECT prune_history(1), prune_snapshots()",
         "LISTEN charliehub_revision; NOTIFY charliehub_probe, 'x'",
         "DELETE FROM domains",
@@ -269,6 +359,8 @@ async fn the_app_may_do_its_work_and_no_more() {
         "UPDATE revision SET n = 9",
         "INSERT INTO history (revision, tbl, key, op) VALUES (1, 'domains', 'x', 'I')",
         "SET charliehub.pruning = 'on'; DELETE FROM history",
+        "TRUNCATE sites",
+        "DELETE FROM agent_transitions",
         "SELECT ch_bump()",
         "UPDATE audit_events SET actor = 'x'",
         "DELETE FROM audit_events",
