@@ -207,7 +207,6 @@ entry_points = ["web", "websecure", "mqtt"]
 self_url = "http://127.0.0.1:${port[provider]}"
 
 [access]
-internal_networks = ["10.44.0.0/16", "10.35.0.0/16"]
 forward_auth = { address = "http://127.0.0.1:${port[auth]}/api/authz/forward-auth", auth_response_headers = ["Remote-User"] }
 
 [[traefik]]
@@ -218,6 +217,7 @@ TOML
   until_ready provider 60 provider_is_ready || part_failed provider
   local variables=() name
   for name in auth docs grafana prometheus unifi portal; do variables+=(-v "$name=${port[$name]}"); done
+  psql <"$repo/deploy/sample-sites.sql"
   psql -v "mqtt=${port[mosquitto]}" "${variables[@]}" <"$repo/deploy/sample-routes.sql"
 }
 

@@ -115,15 +115,17 @@ impl Agents {
     /// What is not as it should be, for the operators' page.
     pub fn troubles(&self, now: Instant) -> Vec<debug::Finding> {
         let of = |agent: AgentStatus| {
-            agent.findings.into_iter().filter(|finding| finding.status != Status::Ok).map(move |finding| debug::Finding {
-                agent: agent.name.clone(),
-                check: finding.check,
-                target: finding.target,
-                site: finding.site,
-                status: finding.status,
-                text: finding.text,
-                since: Some(finding.since),
-                remedy: finding.remedy,
+            agent.findings.into_iter().filter(|finding| finding.status != Status::Ok).map(move |finding| {
+                debug::Finding {
+                    agent: agent.name.clone(),
+                    check: finding.check,
+                    target: finding.target,
+                    site: finding.site,
+                    status: finding.status,
+                    text: finding.text,
+                    since: Some(finding.since),
+                    remedy: finding.remedy,
+                }
             })
         };
         self.statuses(BTreeSet::new(), now).into_iter().flat_map(of).collect()
@@ -182,7 +184,9 @@ fn silence(agent: &str, known: &Known, age: Duration) -> Finding {
         observed: Some(format!("last report {}", known.last_report)),
         expected: None,
         source: None,
-        remedy: Some("on its host: systemctl status charliehub-edge-agent; journalctl -u charliehub-edge-agent -n 50".to_owned()),
+        remedy: Some(
+            "on its host: systemctl status charliehub-edge-agent; journalctl -u charliehub-edge-agent -n 50".to_owned(),
+        ),
         since: known.last_report,
         seen: Timestamp::now(),
     }

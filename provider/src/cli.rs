@@ -3,6 +3,7 @@
 //! A command prints its result on stdout and all else on stderr. It ends with 0 when it did what it was asked, 1 when it
 //! was refused or failed (one line, `error: ...`, with the remedy), 2 when it was called wrongly.
 
+mod agents;
 mod audit;
 mod check;
 mod completions;
@@ -96,6 +97,10 @@ enum Command {
     Import(import::Import),
     /// List, make, change and remove rows, by the API of a provider here or elsewhere
     Domains(Box<domains::Domains>),
+    /// List, make and remove the sites behind the hub, by the API of a provider here or elsewhere
+    Sites(Box<agents::Sites>),
+    /// List the agents on the edge hosts; show and set what they hold reality against
+    Agents(Box<agents::Agents>),
     /// Print the Traefik configuration of a revision, as its file provider loads it
     Export(Export),
     /// Tell which route answers a request, whom it lets in, and which others would have taken it
@@ -219,6 +224,8 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         Command::Migrate
         | Command::Check
         | Command::Domains(_)
+        | Command::Sites(_)
+        | Command::Agents(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::Match(_)
@@ -273,6 +280,8 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Check => return check::run(&config).await,
             Command::Import(import) => import::run(&config, import).await,
             Command::Domains(domains) => domains::run(&config, *domains).await,
+            Command::Sites(wanted) => agents::sites(&config, *wanted).await,
+            Command::Agents(wanted) => agents::agents(&config, *wanted).await,
             Command::Export(export) => export::run(&config, &export).await,
             Command::Match(wanted) => matching::run(&config, &wanted).await,
             Command::Rehearse(wanted) => return rehearse::run(&config, &wanted).await,

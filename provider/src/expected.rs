@@ -98,7 +98,10 @@ impl Expectations {
     pub fn take(&self, compiler: &Compiler, changed: Changed, revision: i64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let first = state.changes == 0;
-        if first && !state.wanted && compiler.rows().range(Key { table: Table::Sites, id: Uuid::nil() }..).next().is_none() {
+        if first
+            && !state.wanted
+            && compiler.rows().range(Key { table: Table::Sites, id: Uuid::nil() }..).next().is_none()
+        {
             return;
         }
         state.revision = revision;

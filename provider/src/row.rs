@@ -78,7 +78,9 @@ impl Row {
             Self::Fragment(row) => format!("{} {}", row.kind, row.name),
             Self::Site(row) => format!("site {}", row.site.name),
             Self::Policy(row) => format!("policy of {}", row.agent),
-            Self::Bad(row) => ["domain", "name", "agent"].iter().find_map(|key| text(&row.raw, key)).unwrap_or_default(),
+            Self::Bad(row) => {
+                ["domain", "name", "agent"].iter().find_map(|key| text(&row.raw, key)).unwrap_or_default()
+            }
         }
     }
 }

@@ -275,7 +275,11 @@ impl Server {
 
     fn render_metrics(&self) -> Response<Body> {
         gauge!(name::SNAPSHOT_AGE).set(self.status.age().as_secs_f64());
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], self.metrics.render() + &self.agents.metrics(Instant::now())).into_response()
+        (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+            self.metrics.render() + &self.agents.metrics(Instant::now()),
+        )
+            .into_response()
     }
 }
 

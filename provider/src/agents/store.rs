@@ -54,8 +54,7 @@ pub async fn store(client: &mut Client, agent: &str, report: &Report) -> Result<
     let lock = "SELECT FROM charliehub.agents WHERE name = $1 FOR UPDATE";
     transaction.query_typed(lock, &[(&agent, Type::TEXT)]).await?;
     let newest = "SELECT seq FROM charliehub.agent_installs WHERE agent = $1 AND install = $2";
-    let before =
-        transaction.query_typed(newest, &[(&agent, Type::TEXT), (&report.install, Type::UUID)]).await?;
+    let before = transaction.query_typed(newest, &[(&agent, Type::TEXT), (&report.install, Type::UUID)]).await?;
     if let Some(before) = before.first().map(|row| row.try_get::<_, i64>(0)).transpose()?
         && before >= seq
     {
@@ -73,7 +72,8 @@ pub async fn store(client: &mut Client, agent: &str, report: &Report) -> Result<
         transaction.execute_typed(old, &[(&agent, Type::TEXT), (&INSTALLS, Type::INT8)]).await?;
     }
     let transitions = findings(&transaction, agent, report).await?;
-    let last = "UPDATE charliehub.agents SET last_report = clock_timestamp(), reported_at = $2, boot = $3, version = $4,
+    let last =
+        "UPDATE charliehub.agents SET last_report = clock_timestamp(), reported_at = $2, boot = $3, version = $4,
                        expected = $5, lost = lost + $6, complete_at = CASE WHEN $7 THEN $2 ELSE complete_at END
                  WHERE name = $1";
     let lost = i64::try_from(report.lost).unwrap_or(i64::MAX);

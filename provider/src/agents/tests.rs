@@ -54,11 +54,18 @@ fn of_many_findings_only_those_that_are_not_ok_are_series() {
     agents.known.lock().unwrap().insert("hub2".to_owned(), known(2, Status::Critical, now));
     let text = agents.metrics(now);
     let series = "charliehub_provider_agent_finding{agent=\"hub2\",check=\"c\",target=\"\\\"t0\\\\\\n\"} 2\n";
-    assert!(text.contains(series) && text.contains("charliehub_provider_agent_report_age_seconds{agent=\"hub2\"} 0"), "{text}");
+    assert!(
+        text.contains(series) && text.contains("charliehub_provider_agent_report_age_seconds{agent=\"hub2\"} 0"),
+        "{text}"
+    );
     assert!(text.contains("check=\"agent-silent\",target=\"hub2\"} 0"), "{text}");
     assert_eq!(text.lines().filter(|line| line.contains("check=\"c\"")).count(), 2);
     agents.known.lock().unwrap().insert("hub3".to_owned(), known(1500, Status::Unknown, now));
     let text = agents.metrics(now + Duration::from_mins(3));
-    assert_eq!(text.lines().filter(|line| line.contains("check=\"c\"")).count(), 2, "of each agent the one that is not ok");
+    assert_eq!(
+        text.lines().filter(|line| line.contains("check=\"c\"")).count(),
+        2,
+        "of each agent the one that is not ok"
+    );
     assert_eq!(text.lines().filter(|line| line.contains("agent-silent") && line.ends_with(" 2")).count(), 2);
 }

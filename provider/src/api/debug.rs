@@ -27,7 +27,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, reque
 use jiff::Timestamp;
 use utoipa::IntoParams;
 
-use super::{agents, Api, Problem, matching, need, pass, query::Parameters};
+use super::{Api, Problem, agents, matching, need, pass, query::Parameters};
 use crate::{
     auth::{Caller, Role},
     debug::{

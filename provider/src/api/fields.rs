@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use charliehub_proto::{
     domain::{
-        AccessTier, Backend, DnsMode, Environment, HealthCheck, Protocol, RateLimit, ServiceType, Status, Sticky, TlsMode,
+        AccessTier, Backend, DnsMode, Environment, HealthCheck, Protocol, RateLimit, ServiceType, Status, Sticky,
+        TlsMode,
     },
     policy::Policy,
     site::{Host, Tunnel},
@@ -213,7 +214,9 @@ fn check_name(table: Table, name: &str) -> Result<(), Problem> {
 /// Names the tunnel at fault: of the database's constraints only its column would be known.
 fn check_tunnels(site: &OfSite) -> Result<(), Problem> {
     for (at, tunnel) in site.tunnels.iter().flatten().enumerate() {
-        for (field, key) in [("public_key", Some(&tunnel.public_key)), ("own_public_key", tunnel.own_public_key.as_ref())] {
+        for (field, key) in
+            [("public_key", Some(&tunnel.public_key)), ("own_public_key", tunnel.own_public_key.as_ref())]
+        {
             if key.is_some_and(|key| !is_wireguard_key(key)) {
                 let field = format!("tunnels[{at}].{field}");
                 return Err(Problem::invalid(&field, format!("`{field}` is not a public key of WireGuard"))

@@ -44,9 +44,11 @@ pub(super) fn access(row: &Domain, settings: &Settings) -> Result<Access, String
                 .flat_map(|inside| list.iter().filter_map(|listed| intersection(canonical(*inside), *listed)))
                 .collect();
             if both.is_empty() {
-                return Err("ip_allowlist: has nothing in common with the internal networks, those of the sites and of \
+                return Err(
+                    "ip_allowlist: has nothing in common with the internal networks, those of the sites and of \
                             [access] internal_networks; nobody could reach the row"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             Ok(Access::Listed(IpNet::aggregate(&both)))
         }

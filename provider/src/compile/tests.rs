@@ -528,7 +528,8 @@ fn the_networks_of_sites_are_internal_beside_those_that_are_configured() {
     let rows = vec![row(1, "a.org", &internal), row(2, "b.org", &narrowed), row(3, "c.org", &json!({}))];
     let mut compiler = compiled_with(none, rows);
     assert!(compiler.domain_reason(1).contains("add a site"), "{}", compiler.domain_reason(1));
-    let list = |compiler: &Compiler, name| compiler.get(Section::HttpMiddlewares, name)["ipAllowList"]["sourceRange"].clone();
+    let list =
+        |compiler: &Compiler, name| compiler.get(Section::HttpMiddlewares, name)["ipAllowList"]["sourceRange"].clone();
 
     compiler.apply(vec![site(9, &["10.44.0.0/16"])]);
     assert_eq!((compiler.domain_reason(1), list(&compiler, shared::INTERNAL)), ("", json!(["10.44.0.0/16"])));

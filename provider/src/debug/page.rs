@@ -195,7 +195,11 @@ const SHOWN: usize = 20;
 fn agents(html: &mut Html, debug: &Debug) {
     html.put("<section id=\"agents\" data-live class=\"card\" aria-labelledby=\"agents-title\"><h2 id=\"agents-title\">Agents</h2>");
     if let Some(note) = &debug.agents.note {
-        html.put("<p class=\"empty\">").text(note).put(" What they find on the edge hosts (tunnels, firewall, certificates) stands here, joined with what it breaks.</p>");
+        html.put("<p class=\"empty\">").text(note);
+        if !debug.agents.agents.iter().any(|agent| agent.last_report.is_some()) {
+            html.put(" What they find on the edge hosts (tunnels, firewall, certificates) stands here, joined with what it breaks.");
+        }
+        html.put("</p>");
     } else {
         html.put("<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Agent</th><th scope=\"col\">Check</th><th scope=\"col\">Found</th></tr></thead><tbody>");
         for finding in &debug.agents.findings {
@@ -212,6 +216,12 @@ fn agents(html: &mut Html, debug: &Debug) {
             html.text(finding.status.as_str()).put("</span> ").text(&finding.text).put("</td></tr>");
         }
         html.put("</tbody></table></div>");
+    }
+    for agent in &debug.agents.agents {
+        let Some(at) = agent.last_report else { continue };
+        html.put("<p class=\"empty\">").text(&agent.name).put(" reported ");
+        time::ago(html, at, debug.at);
+        html.put("; its version is ").text(agent.version.as_deref().unwrap_or_default()).put(".</p>");
     }
     html.put("</section>");
 }

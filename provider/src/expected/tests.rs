@@ -111,7 +111,10 @@ fn who_has_an_earlier_one_gets_the_difference_where_it_is_shorter() {
     story.read(std::iter::once(site(1, "uk", "hub2")).chain(many).collect());
     let mut held = vec![story.hub()];
     for step in 0..40_u128 {
-        story.read(vec![name(5000 + step, &format!("n{step}.test"), &json!({})), (key(Table::Domains, 10 + step), None)]);
+        story.read(vec![
+            name(5000 + step, &format!("n{step}.test"), &json!({})),
+            (key(Table::Domains, 10 + step), None),
+        ]);
         held.push(story.hub());
     }
     let now = story.expectations.of("hub2").unwrap();

@@ -293,9 +293,7 @@ impl Fit {
         if let Next::HoldBack(keys) = self.suspects.refuses() {
             return self.hold_all(&keys, &before, reason, judge);
         }
-        let free = |key: &&Key| {
-            key.table.compiles() && !self.held.contains_key(key) && judge.rows.contains_key(key)
-        };
+        let free = |key: &&Key| key.table.compiles() && !self.held.contains_key(key) && judge.rows.contains_key(key);
         let fragments: Vec<Key> =
             before.keys().filter(|key| key.table == Table::Fragments).filter(free).copied().collect();
         // Rows compile to what every Traefik takes, so they come second; and never all that there are.

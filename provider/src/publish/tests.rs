@@ -533,7 +533,11 @@ fn a_site_that_goes_is_not_internal_any_more_also_while_a_revision_waits_and_one
         let networks = edge.guards("in.test").unwrap().networks.unwrap();
         networks.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    edge.commit([row(20, "in.test", &json!({"access_tier": "internal"})), site(1, &["10.35.0.0/16"]), site(2, &["10.60.0.0/16"])]);
+    edge.commit([
+        row(20, "in.test", &json!({"access_tier": "internal"})),
+        site(1, &["10.35.0.0/16"]),
+        site(2, &["10.60.0.0/16"]),
+    ]);
     assert_eq!(networks(&edge), ["10.35.0.0/16", "10.44.0.0/16", "10.60.0.0/16"]);
     assert!(matches!(edge.commit((0..8).map(gone)), Outcome::Withheld { .. }));
     edge.commit([(site(1, &[]).0, None), site(2, &["10.60.7.0/24"]), site(3, &["10.70.0.0/16"])]);

@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::{
     TryStreamExt as _,
-    future::{try_join3, try_join4, try_join_all},
+    future::{try_join_all, try_join3, try_join4},
 };
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
@@ -196,7 +196,8 @@ impl Reader {
 
     /// What the database says of its rows now.
     pub async fn sum(&self) -> Result<Option<Sum>, tokio_postgres::Error> {
-        const SUM: &str = "SELECT r.n, r.token, count(t.hash), coalesce(bit_xor(t.hash), 0) FROM charliehub.revision r LEFT JOIN (
+        const SUM: &str =
+            "SELECT r.n, r.token, count(t.hash), coalesce(bit_xor(t.hash), 0) FROM charliehub.revision r LEFT JOIN (
             SELECT charliehub.row_hash(id, version, xmin) AS hash FROM charliehub.domains UNION ALL
             SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.fragments UNION ALL
             SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.sites UNION ALL
@@ -220,13 +221,8 @@ async fn in_one_transaction(
     revision: impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>,
     changed: impl IntoIterator<Item = impl Future<Output = Result<Vec<Row>, tokio_postgres::Error>>>,
 ) -> Result<(Vec<Row>, Vec<Vec<Row>>), tokio_postgres::Error> {
-    let ((), revision, changed, ()) = try_join4(
-        client.batch_execute(BEGIN),
-        revision,
-        try_join_all(changed),
-        client.batch_execute("COMMIT"),
-    )
-    .await?;
+    let ((), revision, changed, ()) =
+        try_join4(client.batch_execute(BEGIN), revision, try_join_all(changed), client.batch_execute("COMMIT")).await?;
     Ok((revision, changed))
 }
 
@@ -279,8 +275,7 @@ async fn full(client: &Client, held: Option<Held>, forked: bool, known: u64) -> 
 
 /// How many rows there are.
 async fn count(client: &Client) -> Result<u64, tokio_postgres::Error> {
-    const COUNT: &str =
-        "SELECT (SELECT count(*) FROM charliehub.domains) + (SELECT count(*) FROM charliehub.fragments)
+    const COUNT: &str = "SELECT (SELECT count(*) FROM charliehub.domains) + (SELECT count(*) FROM charliehub.fragments)
             + (SELECT count(*) FROM charliehub.sites) + (SELECT count(*) FROM charliehub.policies)";
     let counted = client.query_typed(COUNT, &[]).await?;
     let rows: i64 = counted.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default();

@@ -61,9 +61,9 @@ pub(in crate::api) async fn get(
     let mut parameters = Parameters::of(request.uri())?;
     let wait = match parameters.take("wait") {
         None => Duration::ZERO,
-        Some(text) => duration::parse(&text).filter(|wait| *wait <= LONGEST).ok_or_else(|| {
-            Problem::parameter("wait", "it is not a time of at most 60 s").remedy("write it as 55s")
-        })?,
+        Some(text) => duration::parse(&text)
+            .filter(|wait| *wait <= LONGEST)
+            .ok_or_else(|| Problem::parameter("wait", "it is not a time of at most 60 s").remedy("write it as 55s"))?,
     };
     let have = parameters.take("have");
     parameters.done(&["have", "wait"])?;

@@ -52,7 +52,9 @@ fn check(report: &Report) -> Result<(), Problem> {
     let digest = report.expected.as_deref().unwrap_or_default();
     for (field, text) in [("version", &*report.version), ("expected", digest)] {
         if text.len() > LONGEST {
-            return Err(Problem::invalid(field, format!("`{field}` is longer than {LONGEST} bytes")).remedy("shorten it"));
+            return Err(
+                Problem::invalid(field, format!("`{field}` is longer than {LONGEST} bytes")).remedy("shorten it")
+            );
         }
     }
     for (at, finding) in report.findings.iter().enumerate() {

@@ -7,12 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    api::tests::World,
-    auth,
-    compile::Compiler,
-    expected::Changed,
-    postgres::tests::cluster::Cluster,
-    store::read,
+    api::tests::World, auth, compile::Compiler, expected::Changed, postgres::tests::cluster::Cluster, store::read,
 };
 
 const KEY: &str = "Zm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyMTI=";
@@ -105,7 +100,8 @@ async fn a_report_counts_once_and_leaves_what_changed() {
     let (_, _, all) = story.ask(&story.world.reader, "GET", path, &Value::Null).await;
     let seen: Vec<_> = all.as_array().unwrap().iter().map(|one| (&one["target"], &one["was"], &one["now"])).collect();
     let (uk, fr) = (&json!("wg-uk"), &json!("wg-fr"));
-    let [ok, warning, critical, none] = &["ok", "warning", "critical", ""].map(|word| if word.is_empty() { Value::Null } else { json!(word) });
+    let [ok, warning, critical, none] =
+        &["ok", "warning", "critical", ""].map(|word| if word.is_empty() { Value::Null } else { json!(word) });
     assert_eq!(seen, [(fr, ok, none), (uk, ok, warning), (fr, critical, ok), (fr, none, critical)]);
     let (_, headers, page) = story.ask(&story.world.reader, "GET", &format!("{path}?limit=3"), &Value::Null).await;
     let link = headers["link"].to_str().unwrap();
@@ -131,7 +127,8 @@ async fn an_agent_speaks_for_itself_and_nobody_else_reports() {
         let (status, ..) = story.ask(token, "POST", "/api/agents/hub2/report", &body).await;
         assert_eq!(status, reports);
     }
-    for path in ["/api/agents", "/api/agents/hub2/policy", "/api/agents/hub2/transitions", "/api/sites", "/api/domains"] {
+    for path in ["/api/agents", "/api/agents/hub2/policy", "/api/agents/hub2/transitions", "/api/sites", "/api/domains"]
+    {
         assert_eq!(story.ask(hub2, "GET", path, &Value::Null).await.0, 403, "{path}");
     }
     assert_eq!(story.ask(admin, "GET", "/api/agents/a%20b/expected", &Value::Null).await.0, 400);
@@ -190,16 +187,22 @@ async fn what_is_expected_is_answered_whole_as_a_difference_or_not_at_all() {
     assert_eq!(headers["etag"], format!("\"{}\"", expected.digest));
     let held = format!("{path}?have={}", expected.digest);
     assert_eq!(story.ask(&story.agents[0], "GET", &held, &Value::Null).await.0, 304);
-    assert_eq!(story.ask(&story.agents[0], "GET", &format!("{held}&wait=50ms"), &Value::Null).await.0, 304, "after a while");
+    assert_eq!(
+        story.ask(&story.agents[0], "GET", &format!("{held}&wait=50ms"), &Value::Null).await.0,
+        304,
+        "after a while"
+    );
 
-    let waiting = Request::get(format!("{held}&wait=30s")).header("authorization", format!("Bearer {}", story.agents[0]));
+    let waiting =
+        Request::get(format!("{held}&wait=30s")).header("authorization", format!("Bearer {}", story.agents[0]));
     let change = async {
         story.client.batch_execute("DELETE FROM domains WHERE domain = 'h7.test'").await.unwrap();
         // As `read` does, which would need the story whole.
         let rows = read::all(&story.client).await.unwrap();
         story.world.expectations.take(&Compiler::of(&Arc::default(), rows), Changed::Everything, 4);
     };
-    let ((status, headers, body), ()) = tokio::join!(story.world.send(waiting.header("accept-encoding", "gzip"), ""), change);
+    let ((status, headers, body), ()) =
+        tokio::join!(story.world.send(waiting.header("accept-encoding", "gzip"), ""), change);
     assert_eq!(status, 200);
     assert!(!headers.contains_key("content-encoding"), "small");
     let delta: ExpectedDelta = serde_json::from_str(&body).unwrap();
@@ -208,7 +211,11 @@ async fn what_is_expected_is_answered_whole_as_a_difference_or_not_at_all() {
     let (_, _, all) = story.ask(&story.world.reader, "GET", &format!("{path}?have=unknown"), &Value::Null).await;
     assert_eq!(serde_json::from_value::<Expected>(all).unwrap(), now);
     for wrong in ["wait=1h", "wait=x", "have=a&colour=b"] {
-        assert_eq!(story.ask(&story.world.reader, "GET", &format!("{path}?{wrong}"), &Value::Null).await.0, 400, "{wrong}");
+        assert_eq!(
+            story.ask(&story.world.reader, "GET", &format!("{path}?{wrong}"), &Value::Null).await.0,
+            400,
+            "{wrong}"
+        );
     }
 }
 
@@ -228,12 +235,36 @@ async fn sites_and_policies_are_written_read_and_refused_in_words() {
     again["name"] = json!("fr");
     let field = |body: &Value| body["field"].as_str().unwrap_or_default().to_owned();
     for (path, change, status, at, words) in [
-        ("/api/sites", json!({"name": "fr", "networks": ["10.44.7.0/24"]}), 409, "networks", "overlaps 10.44.0.0/16 of site uk"),
+        (
+            "/api/sites",
+            json!({"name": "fr", "networks": ["10.44.7.0/24"]}),
+            409,
+            "networks",
+            "overlaps 10.44.0.0/16 of site uk",
+        ),
         ("/api/sites", json!({"networks": ["10.1.0.0/16"]}), 422, "name", "missing"),
         ("/api/sites", json!({"name": "fr", "networks": ["10.1.0.1/16"]}), 422, "networks", "bits set"),
-        ("/api/sites", json!({"name": "fr", "networks": ["10.1.0.0/16"], "tunnels": [{"interface": "x", "public_key": "abc", "allowed_ips": []}]}), 422, "tunnels[0].public_key", "WireGuard"),
-        ("/api/sites", json!({"name": "fr", "networks": ["10.1.0.0/16"], "tunnels": [{"interface": "x", "public_key": KEY, "allowed_ips": ["10.1.0.1/16"]}]}), 422, "tunnels[0].allowed_ips", "bits set"),
-        ("/api/sites", json!({"name": "fr", "networks": ["10.1.0.0/16"], "tunnels": [{"interface": "x", "public_key": KEY, "allowed_ips": [], "keepalife": 1}]}), 422, "tunnels[0].keepalife", "unknown field"),
+        (
+            "/api/sites",
+            json!({"name": "fr", "networks": ["10.1.0.0/16"], "tunnels": [{"interface": "x", "public_key": "abc", "allowed_ips": []}]}),
+            422,
+            "tunnels[0].public_key",
+            "WireGuard",
+        ),
+        (
+            "/api/sites",
+            json!({"name": "fr", "networks": ["10.1.0.0/16"], "tunnels": [{"interface": "x", "public_key": KEY, "allowed_ips": ["10.1.0.1/16"]}]}),
+            422,
+            "tunnels[0].allowed_ips",
+            "bits set",
+        ),
+        (
+            "/api/sites",
+            json!({"name": "fr", "networks": ["10.1.0.0/16"], "tunnels": [{"interface": "x", "public_key": KEY, "allowed_ips": [], "keepalife": 1}]}),
+            422,
+            "tunnels[0].keepalife",
+            "unknown field",
+        ),
         ("/api/sites", json!({"name": "fr", "network": []}), 422, "network", "no field"),
         ("/api/sites", again, 409, "networks", "overlaps"),
     ] {
@@ -241,7 +272,9 @@ async fn sites_and_policies_are_written_read_and_refused_in_words() {
         assert_eq!((got, field(&problem)), (status, at.to_owned()), "{problem}");
         assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
     }
-    let stale = Request::delete("/api/sites/uk").header("authorization", format!("Bearer {}", story.world.editor)).header("if-match", "\"999\"");
+    let stale = Request::delete("/api/sites/uk")
+        .header("authorization", format!("Bearer {}", story.world.editor))
+        .header("if-match", "\"999\"");
     assert_eq!(story.world.send(stale, "").await.0, 412);
 
     assert_eq!(story.admin("GET", "/api/agents/hub2/policy", &Value::Null).await.0, 404);

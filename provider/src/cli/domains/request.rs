@@ -29,6 +29,15 @@ impl Ask {
     pub(in crate::cli) fn get(path: String) -> Self {
         Self { method: Method::GET, path, version: None, reason: None, body: None }
     }
+
+    pub(in crate::cli) fn write(
+        method: Method,
+        path: String,
+        reason: Option<HeaderValue>,
+        body: Option<Map<String, Value>>,
+    ) -> Self {
+        Self { method, path, version: None, reason, body }
+    }
 }
 
 #[derive(Debug, Args)]

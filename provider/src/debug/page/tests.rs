@@ -62,7 +62,7 @@ fn right() -> Value {
         "routes": { "counts": [{ "protocol": "http", "state": "live", "count": 22 }, { "protocol": "tcp", "state": "live", "count": 1 }],
                     "filter": null, "state": null, "page": lines, "next": "abc" },
         "quarantined": [], "withheld": [],
-        "agents": { "findings": [], "note": "No agent has reported." },
+        "agents": { "agents": [], "findings": [], "note": "No agent has reported." },
         "events": [{ "id": "a-9", "at": "2026-11-24T12:29:00Z", "kind": "ack", "text": "hub2 runs revision 41", "revision": 41 },
                    { "id": "a-8", "at": "2026-11-24T12:29:00Z", "kind": "revision", "text": "revision 41 is served, with 23 routes" }],
     })
@@ -133,7 +133,7 @@ fn broken() -> Value {
         since: None,
         remedy: None,
     };
-    page["agents"] = json!({ "findings": [finding], "note": null });
+    page["agents"] = json!({ "agents": [], "findings": [finding], "note": null });
     page
 }
 
@@ -206,7 +206,7 @@ fn pages() -> [(&'static str, String); 4] {
     let nothing = json!({ "at": "2026-11-24T12:30:00Z", "version": "0.1.0", "verdict": { "state": "attention", "text": "no routes yet: nothing is served" },
         "causes": [], "revision": null, "database": { "followed": true, "age_seconds": 0.0, "reasons": [], "trouble": null },
         "changes": [], "instances": [], "drift": [], "routes": { "counts": [], "filter": null, "state": null, "page": [], "next": null },
-        "quarantined": [], "withheld": [], "agents": { "findings": [], "note": "No agent has reported." }, "events": [] });
+        "quarantined": [], "withheld": [], "agents": { "agents": [], "findings": [], "note": "No agent has reported." }, "events": [] });
     [
         ("right", rendered(&right(), &Tested::default())),
         ("broken", rendered(&broken(), &tested(matched()))),

@@ -244,14 +244,21 @@ const KEY: &str = "Zm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyMTI=";
 async fn every_constraint_of_sites_and_policies_refuses_what_it_should() {
     let (_cluster, client) = Cluster::migrated().await;
     let tunnel = |more: &str| {
-        format!("tunnels = '[{{\"interface\":\"wg-uk\",\"public_key\":\"{KEY}\",\"allowed_ips\":[\"10.44.0.0/16\"]{more}}}]'")
+        format!(
+            "tunnels = '[{{\"interface\":\"wg-uk\",\"public_key\":\"{KEY}\",\"allowed_ips\":[\"10.44.0.0/16\"]{more}}}]'"
+        )
     };
     let site = "INSERT INTO sites (name, networks) VALUES ('uk', '{10.44.0.0/16}')";
     let policy = "INSERT INTO policies (agent, body) VALUES ('hub2', '{}')";
     for good in [
         site,
         policy,
-        &format!("UPDATE sites SET {}", tunnel(",\"keepalive\":25,\"rank\":1,\"peer_address\":\"10.44.0.1\",\"addresses\":[\"10.44.255.1/30\",\"fd00::1/64\"],\"listen_port\":51820,\"mtu\":1420,\"endpoint\":\"uk.example.org:51820\"")),
+        &format!(
+            "UPDATE sites SET {}",
+            tunnel(
+                ",\"keepalive\":25,\"rank\":1,\"peer_address\":\"10.44.0.1\",\"addresses\":[\"10.44.255.1/30\",\"fd00::1/64\"],\"listen_port\":51820,\"mtu\":1420,\"endpoint\":\"uk.example.org:51820\""
+            )
+        ),
         &format!("UPDATE sites SET {}", tunnel(",\"endpoint\":\"[2001:db8::1]:51820\"")),
         "UPDATE sites SET hosts = '[{\"address\":\"10.44.1.20\",\"name\":\"px1\",\"port\":8006}]', wan_name = 'uk.example.org'",
         "UPDATE policies SET body = '{\"firewall\":{\"rules\":[{\"name\":\"n\",\"table\":\"raw\",\"chain\":\"PREROUTING\",\"rule\":\"-j DROP\"}]},\"files\":[{\"paths\":[\"/x\"],\"mode\":\"440\",\"secret\":true}],\"units\":[{\"name\":\"a.timer\",\"active\":false}],\"disks\":[{\"path\":\"/\",\"warning_percent\":20}],\"recent\":[{\"name\":\"backup\",\"path\":\"/b/*\",\"max_age\":\"26h\"}],\"certificates\":{\"names\":[\"a.test\"],\"allow_staging\":true}}'",
@@ -260,7 +267,13 @@ async fn every_constraint_of_sites_and_policies_refuses_what_it_should() {
         client.batch_execute(good).await.unwrap_or_else(|error| panic!("{good}: {error:?}"));
     }
     let before = revision(&client).await;
-    let set = |table: &str, what: &str| format!("UPDATE {table} SET {what} WHERE {} = '{}'", if table == "sites" { "name" } else { "agent" }, if table == "sites" { "uk" } else { "hub2" });
+    let set = |table: &str, what: &str| {
+        format!(
+            "UPDATE {table} SET {what} WHERE {} = '{}'",
+            if table == "sites" { "name" } else { "agent" },
+            if table == "sites" { "uk" } else { "hub2" }
+        )
+    };
     for (bad, constraint) in [
         ("INSERT INTO sites (name, networks) VALUES ('uk', '{10.1.0.0/16}')".to_owned(), "sites_name_unique"),
         ("INSERT INTO policies (agent, body) VALUES ('hub2', '{}')".to_owned(), "policies_agent_unique"),
@@ -271,7 +284,10 @@ async fn every_constraint_of_sites_and_policies_refuses_what_it_should() {
         (set("sites", "networks = '{10.44.0.0/16,10.44.7.0/24}'"), "sites_networks_valid"),
         (set("sites", "networks = '{10.35.7.0/24}'"), "sites_networks_apart"),
         (set("sites", "networks = '{10.0.0.0/8}'"), "sites_networks_apart"),
-        ("INSERT INTO sites (name, networks) VALUES ('a', '{10.1.0.0/16}'), ('b', '{10.1.2.0/24}')".to_owned(), "sites_networks_apart"),
+        (
+            "INSERT INTO sites (name, networks) VALUES ('a', '{10.1.0.0/16}'), ('b', '{10.1.2.0/24}')".to_owned(),
+            "sites_networks_apart",
+        ),
         (set("sites", &tunnel("").replace(KEY, "Zm9v")), "sites_tunnel_keys_valid"),
         (set("sites", &tunnel("").replace("MTI=", "MTJ=")), "sites_tunnel_keys_valid"),
         (set("sites", &tunnel(",\"own_public_key\":\"x\"")), "sites_tunnel_keys_valid"),
@@ -296,12 +312,24 @@ async fn every_constraint_of_sites_and_policies_refuses_what_it_should() {
         (set("policies", "agent = ''"), "policies_agent_valid"),
         (set("policies", "body = '[]'"), "policies_body_valid"),
         (set("policies", "body = '{\"colour\":1}'"), "policies_body_valid"),
-        (set("policies", "body = '{\"firewall\":{\"rules\":[{\"name\":\"n\",\"table\":\"rawr\",\"chain\":\"C\",\"rule\":\"r\"}]}}'"), "policies_body_valid"),
-        (set("policies", "body = '{\"firewall\":{\"rules\":[{\"name\":\"n\",\"table\":\"raw\"}]}}'"), "policies_body_valid"),
+        (
+            set(
+                "policies",
+                "body = '{\"firewall\":{\"rules\":[{\"name\":\"n\",\"table\":\"rawr\",\"chain\":\"C\",\"rule\":\"r\"}]}}'",
+            ),
+            "policies_body_valid",
+        ),
+        (
+            set("policies", "body = '{\"firewall\":{\"rules\":[{\"name\":\"n\",\"table\":\"raw\"}]}}'"),
+            "policies_body_valid",
+        ),
         (set("policies", "body = '{\"files\":[{\"paths\":[\"/x\"],\"mode\":\"9\"}]}'"), "policies_body_valid"),
         (set("policies", "body = '{\"files\":[{\"paths\":\"/x\"}]}'"), "policies_body_valid"),
         (set("policies", "body = '{\"units\":[{\"name\":\"a\",\"active\":1}]}'"), "policies_body_valid"),
-        (set("policies", "body = '{\"recent\":[{\"name\":\"b\",\"path\":\"/b\",\"max_age\":\"old\"}]}'"), "policies_body_valid"),
+        (
+            set("policies", "body = '{\"recent\":[{\"name\":\"b\",\"path\":\"/b\",\"max_age\":\"old\"}]}'"),
+            "policies_body_valid",
+        ),
         (set("policies", "body = '{\"disks\":[{\"path\":\"/\",\"warning_percent\":101}]}'"), "policies_body_valid"),
         (set("policies", "body = '{\"certificates\":[]}'"), "policies_body_valid"),
     ] {
@@ -311,9 +339,14 @@ async fn every_constraint_of_sites_and_policies_refuses_what_it_should() {
     }
     assert_eq!(revision(&client).await, before, "what was refused left nothing");
     let error = client.batch_execute(&set("sites", "networks = '{10.35.7.0/24}'")).await.unwrap_err();
-    assert_eq!(error.as_db_error().unwrap().message(), "network 10.35.7.0/24 of site uk overlaps 10.35.0.0/16 of site fr");
+    assert_eq!(
+        error.as_db_error().unwrap().message(),
+        "network 10.35.7.0/24 of site uk overlaps 10.35.0.0/16 of site fr"
+    );
     client
-        .batch_execute("UPDATE sites SET networks = CASE name WHEN 'uk' THEN '{10.35.0.0/16}' ELSE '{10.44.0.0/16}' END::cidr[]")
+        .batch_execute(
+            "UPDATE sites SET networks = CASE name WHEN 'uk' THEN '{10.35.0.0/16}' ELSE '{10.44.0.0/16}' END::cidr[]",
+        )
         .await
         .expect("in one statement two sites may change places");
 }
