@@ -132,6 +132,9 @@ pub struct Timing {
     /// Between two looks at tunnels, and between two probes.
     #[serde(with = "text")]
     pub wireguard: Duration,
+    /// Between two probes as large as the tunnel takes.
+    #[serde(with = "text")]
+    pub mtu: Duration,
     #[serde(with = "text")]
     pub firewall: Duration,
     #[serde(with = "text")]
@@ -156,6 +159,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             wireguard: Duration::from_secs(5),
+            mtu: Duration::from_mins(5),
             firewall: Duration::from_secs(30),
             certificates: Duration::from_mins(1),
             host: Duration::from_mins(1),
@@ -173,11 +177,35 @@ impl Default for Timing {
 pub struct WireGuard {
     /// Where userspace tunnels have their sockets.
     pub sockets: PathBuf,
+    /// A probe without an answer for so long is lost.
+    #[serde(with = "text")]
+    pub probe_timeout: Duration,
+    /// So many probes lost in a row are an outage.
+    pub probes_lost: u32,
+    /// Loss is counted over the probes of so long.
+    #[serde(with = "text")]
+    pub loss_window: Duration,
+    /// More loss than this is a warning.
+    pub loss_percent: u8,
+    /// Handshakes may be so much older than the protocol alone explains.
+    #[serde(with = "text")]
+    pub handshake_margin: Duration,
+    /// A tunnel that we call has its first handshake within so long.
+    #[serde(with = "text")]
+    pub first_handshake: Duration,
 }
 
 impl Default for WireGuard {
     fn default() -> Self {
-        Self { sockets: PathBuf::from("/var/run/wireguard") }
+        Self {
+            sockets: PathBuf::from("/var/run/wireguard"),
+            probe_timeout: Duration::from_secs(1),
+            probes_lost: 8,
+            loss_window: Duration::from_mins(1),
+            loss_percent: 10,
+            handshake_margin: Duration::from_secs(10),
+            first_handshake: Duration::from_secs(30),
+        }
     }
 }
 

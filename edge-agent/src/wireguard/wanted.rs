@@ -1,0 +1,132 @@
+//! What is expected of the tunnels of this host: the sites' rows, put together by interface, peer and network. Pure.
+//!
+//! Several sites may share a tunnel (the same interface and key): it carries the networks of those whose best rank it is,
+//! and stands by for the others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use charliehub_proto::{
+    expected::Expected,
+    site::{Host, Site, Tunnel},
+};
+use ipnet::IpNet;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub interfaces: BTreeMap<String, Interface>,
+    pub routes: BTreeMap<IpNet, Route>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Interface {
+    pub own_key: Option<String>,
+    pub port: Option<u16>,
+    pub mtu: Option<u32>,
+    pub addresses: BTreeSet<IpNet>,
+    pub peers: Vec<Peer>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// What it is called in findings: the interface, and the site where the interface has several peers.
+    pub target: String,
+    pub site: String,
+    /// As `wg show` writes it.
+    pub key: String,
+    pub endpoint: Option<String>,
+    /// Seconds; 0 is off.
+    pub keepalive: u16,
+    pub allowed_ips: BTreeSet<IpNet>,
+    /// Networks of sites that it stands by for: it may have them while it takes over.
+    pub may_have: BTreeSet<IpNet>,
+    /// The far end, inside the tunnel.
+    pub address: Option<IpAddr>,
+    /// At the sites whose best tunnel it is.
+    pub hosts: Vec<Host>,
+}
+
+/// Where a network should be reached through.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub site: String,
+    pub interface: String,
+    /// The interfaces that take over.
+    pub standby: BTreeSet<String>,
+}
+
+impl Wanted {
+    pub(super) fn of(expected: &Expected) -> Self {
+        let mut wanted = Self::default();
+        for site in expected.sites.iter().filter(|site| site.agent == expected.agent) {
+            wanted.add(site);
+        }
+        for (name, interface) in &mut wanted.interfaces {
+            let is_one = interface.peers.len() == 1;
+            for peer in &mut interface.peers {
+                peer.target = if is_one { name.clone() } else { format!("{name} {}", peer.site) };
+            }
+        }
+        wanted
+    }
+
+    /// Every peer, with its interface.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&String, &Peer)> {
+        self.interfaces.iter().flat_map(|(name, interface)| interface.peers.iter().map(move |peer| (name, peer)))
+    }
+
+    fn add(&mut self, site: &Site) {
+        let mut tunnels: Vec<&Tunnel> = site.tunnels.iter().collect();
+        tunnels.sort_by_key(|tunnel| tunnel.rank);
+        for (place, tunnel) in tunnels.iter().enumerate() {
+            let is_best = place == 0;
+            let interface = self.interfaces.entry(tunnel.interface.clone()).or_default();
+            interface.own_key = interface.own_key.take().or_else(|| tunnel.own_public_key.clone());
+            interface.port = interface.port.or(tunnel.listen_port);
+            interface.mtu = interface.mtu.or(tunnel.mtu);
+            interface.addresses.extend(&tunnel.addresses);
+            let peer = interface.peer(tunnel, site);
+            peer.allowed_ips.extend(tunnel.allowed_ips.iter().map(IpNet::trunc));
+            peer.endpoint = peer.endpoint.take().or_else(|| tunnel.endpoint.clone());
+            peer.address = peer.address.or(tunnel.peer_address);
+            peer.keepalive = peer.keepalive.max(tunnel.keepalive);
+            if is_best {
+                peer.site.clone_from(&site.name);
+                peer.hosts.extend(site.hosts.iter().cloned());
+            } else {
+                peer.may_have.extend(site.networks.iter().map(IpNet::trunc));
+            }
+        }
+        let Some((best, others)) = tunnels.split_first() else { return };
+        for network in &site.networks {
+            self.routes.entry(network.trunc()).or_insert_with(|| Route {
+                site: site.name.clone(),
+                interface: best.interface.clone(),
+                standby: others.iter().map(|tunnel| tunnel.interface.clone()).collect(),
+            });
+        }
+    }
+}
+
+impl Interface {
+    fn peer(&mut self, tunnel: &Tunnel, site: &Site) -> &mut Peer {
+        let place = self.peers.iter().position(|peer| peer.key == tunnel.public_key).unwrap_or_else(|| {
+            self.peers.push(Peer {
+                target: String::new(),
+                site: site.name.clone(),
+                key: tunnel.public_key.clone(),
+                endpoint: None,
+                keepalive: 0,
+                allowed_ips: BTreeSet::new(),
+                may_have: BTreeSet::new(),
+                address: None,
+                hosts: Vec::new(),
+            });
+            self.peers.len() - 1
+        });
+        #[expect(clippy::indexing_slicing, reason = "found, or just pushed")]
+        &mut self.peers[place]
+    }
+}
