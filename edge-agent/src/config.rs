@@ -224,16 +224,53 @@ impl Default for Firewall {
 }
 
 /// Section `[certificates]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Certificates {
     /// Where each entry point is reached from here: `websecure = "127.0.0.1:443"`. A name of one that is not here is not
-    /// asked for.
+    /// asked for. Names of the policy are those of `websecure`, or of the only one.
     pub entry_points: BTreeMap<String, SocketAddr>,
     /// Where Traefik keeps what ACME gave it.
     pub acme_json: Vec<PathBuf>,
     /// PEM files of authorities beside those of this machine.
     pub authorities: Vec<PathBuf>,
+    /// So many names a second are asked for at most, beside those that are new or not ok: a minute's worth at once.
+    pub rate: u32,
+    /// Handshakes at one time.
+    pub concurrency: usize,
+    /// A handshake is given up after it.
+    #[serde(with = "text")]
+    pub handshake: Duration,
+    /// Another certificate is served than `acme.json` holds for so long: a warning. Traefik takes 2 s.
+    #[serde(with = "text")]
+    pub differs_warning: Duration,
+    #[serde(with = "text")]
+    pub differs_critical: Duration,
+    /// `acme.json` that was not whole three times within it is no file that is being written.
+    #[serde(with = "text")]
+    pub torn: Duration,
+    /// Bytes of the greatest `acme.json` that is read.
+    pub largest: u64,
+    /// Of more names than this only those that are not ok are told one by one.
+    pub one_by_one: usize,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self {
+            entry_points: BTreeMap::new(),
+            acme_json: Vec::new(),
+            authorities: Vec::new(),
+            rate: 20,
+            concurrency: 16,
+            handshake: Duration::from_secs(2),
+            differs_warning: Duration::from_mins(2),
+            differs_critical: Duration::from_mins(10),
+            torn: Duration::from_secs(10),
+            largest: 64 << 20,
+            one_by_one: 1_000,
+        }
+    }
 }
 
 /// Section `[host]`.
