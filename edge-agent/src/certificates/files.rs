@@ -101,3 +101,47 @@ fn content(path: &Path) -> Content {
 fn failed(error: &std::io::Error) -> Content {
     if error.kind() == ErrorKind::NotFound { Content::Missing } else { Content::Unreadable(error.to_string()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn files_and_directories_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let pem = CertificateParams::new(["a.test".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+        fs::create_dir_all(at("live/a.test")).unwrap();
+        fs::write(at("live/a.test/fullchain.pem"), format!("{pem}{pem}")).unwrap();
+        fs::write(at("live/a.test/privkey.pem"), key.serialize_pem()).unwrap();
+        fs::write(at("live/a.test/README"), &pem).unwrap();
+        fs::write(at("live/both.pem"), format!("{pem}{}", key.serialize_pem())).unwrap();
+        fs::write(at("live/wrong.crt"), format!("{pem}{}", other.serialize_pem())).unwrap();
+        let paths = ["live", "live/a.test/privkey.pem", "none.pem"].map(|name| at(name).display().to_string());
+        let read = read(&paths);
+        let said: Vec<_> = read
+            .iter()
+            .map(|file| {
+                let content = match &file.content {
+                    Content::Certificates(leaves, key) => format!("{} {key:?}", leaves.len()),
+                    content => format!("{content:?}"),
+                };
+                (file.path.strip_prefix(folder.path()).unwrap().display().to_string(), content)
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("live/a.test/fullchain.pem", "2 Unknown"),
+                ("live/both.pem", "1 Fits"),
+                ("live/wrong.crt", "1 Other"),
+                ("live/a.test/privkey.pem", "None"),
+                ("none.pem", "Missing"),
+            ]
+            .map(|(path, content)| (path.to_owned(), content.to_owned()))
+        );
+    }
+}
