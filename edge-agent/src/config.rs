@@ -215,11 +215,36 @@ impl Default for WireGuard {
 pub struct Firewall {
     /// What is restored at boot: `rules.v4` and `rules.v6`.
     pub rules_dir: PathBuf,
+    /// The links to the units that start at boot.
+    pub wants_dir: PathBuf,
+    /// What netfilter-persistent runs at boot, and the file that changes how.
+    pub plugins_dir: PathBuf,
+    pub defaults_file: PathBuf,
+    /// How the names of chains begin that other programs make and keep.
+    pub foreign_chains: Vec<String>,
+    /// Docker's bridges; `+` at the end stands for anything.
+    pub bridges: Vec<String>,
+    /// A trial restore that takes longer is given up, and the file only read.
+    #[serde(with = "text")]
+    pub restore_within: Duration,
+    /// However often rules change, the next look that a change causes comes no sooner after the last one.
+    #[serde(with = "text")]
+    pub calm: Duration,
 }
 
 impl Default for Firewall {
     fn default() -> Self {
-        Self { rules_dir: PathBuf::from("/etc/iptables") }
+        let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            rules_dir: PathBuf::from("/etc/iptables"),
+            wants_dir: PathBuf::from("/etc/systemd/system/multi-user.target.wants"),
+            plugins_dir: PathBuf::from("/usr/share/netfilter-persistent/plugins.d"),
+            defaults_file: PathBuf::from("/etc/default/netfilter-persistent"),
+            foreign_chains: own(&["DOCKER", "f2b-", "KUBE-", "LIBVIRT", "CNI-", "NETAVARK", "cali-", "ts-"]),
+            bridges: own(&["docker0", "br-+"]),
+            restore_within: Duration::from_secs(2),
+            calm: Duration::from_secs(2),
+        }
     }
 }
 
