@@ -299,9 +299,52 @@ impl Default for Certificates {
 }
 
 /// Section `[host]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Host {}
+pub struct Host {
+    /// The socket of Docker's API, or of podman's. Only read from.
+    pub docker: PathBuf,
+    /// The broker of the gateways.
+    pub mqtt: Option<Mqtt>,
+    /// How long each part may take: what hangs, such as a dead network file system, is unknown by itself.
+    #[serde(with = "text")]
+    pub timeout: Duration,
+    /// Units and containers that restarted twice within it are restarting again and again.
+    #[serde(with = "text")]
+    pub restart_window: Duration,
+    /// A rule for files looks at so many paths, and says when there are more.
+    pub max_paths: usize,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            docker: PathBuf::from("/var/run/docker.sock"),
+            mqtt: None,
+            timeout: Duration::from_secs(5),
+            restart_window: Duration::from_mins(10),
+            max_paths: 100_000,
+        }
+    }
+}
+
+/// Section `[host.mqtt]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mqtt {
+    /// `mqtt.example.org:8883`.
+    pub address: String,
+    #[serde(default)]
+    pub tls: bool,
+    /// PEM of the authority that signed the broker's certificate. None: those of this machine.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub username: Option<String>,
+    /// Read again at each connection, so that a rotated password needs no restart.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+}
 
 #[cfg(test)]
 mod tests {
