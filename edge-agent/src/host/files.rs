@@ -464,14 +464,7 @@ fn shown(path: &Path) -> String {
     if !text.chars().any(char::is_control) {
         return text.into_owned();
     }
-    text.chars().fold(String::new(), |mut shown, one| {
-        if one.is_control() {
-            shown.extend(one.escape_default())
-        } else {
-            shown.push(one)
-        }
-        shown
-    })
+    text.chars().map(|one| if one.is_control() { one.escape_default().to_string() } else { one.to_string() }).collect()
 }
 
 /// As a shell reads it.
