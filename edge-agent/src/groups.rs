@@ -16,7 +16,7 @@ use crate::{
     sample::Sample,
     state::{Own, State},
     steady::{Rules, Steady},
-    wireguard::WireGuard,
+    wireguard::{Mtu, Reach, WireGuard},
 };
 
 /// Spawns all groups; they run until `stop`.
@@ -37,6 +37,8 @@ pub fn spawn(
         }};
     }
     group!(timing.wireguard, config => WireGuard::new(&config.wireguard));
+    group!(timing.wireguard, config => Reach::new(&config.wireguard));
+    group!(timing.mtu, config => Mtu::new(&config.wireguard));
     group!(timing.firewall, config => Firewall::new(&config.firewall));
     group!(timing.certificates, config => Certificates::new(&config.certificates));
     group!(timing.host, config => Host::new(&config.host));
@@ -54,14 +56,16 @@ pub async fn once(config: &Config, expected: Expected, patience: Duration) -> On
     let expected = Arc::new(expected);
     let until = Instant::now() + patience;
     let rules = Rules { clear: config.timing.clear, flapping: config.timing.flapping };
-    let (wireguard, firewall, certificates, host) = tokio::join!(
+    let (wireguard, reach, mtu, firewall, certificates, host) = tokio::join!(
         looked(WireGuard::new(&config.wireguard), &expected, &shared, rules, until),
+        looked(Reach::new(&config.wireguard), &expected, &shared, rules, until),
+        looked(Mtu::new(&config.wireguard), &expected, &shared, rules, until),
         looked(Firewall::new(&config.firewall), &expected, &shared, rules, until),
         looked(Certificates::new(&config.certificates), &expected, &shared, rules, until),
         looked(Host::new(&config.host), &expected, &shared, rules, until),
     );
     let mut unconfirmed = Vec::new();
-    for samples in [wireguard, firewall, certificates, host] {
+    for samples in [wireguard, reach, mtu, firewall, certificates, host] {
         unconfirmed.extend(samples);
     }
     Once { shared, unconfirmed }

@@ -31,7 +31,7 @@ pub(super) struct Found {
 }
 
 pub(super) async fn run(config: &Config, json: bool, quiet: bool) -> anyhow::Result<ExitCode> {
-    let mut found = find(config).await;
+    let mut found = Box::pin(find(config)).await;
     let worst = found.findings.iter().map(|finding| finding.status).max();
     let worst = worst.unwrap_or(Status::Unknown);
     if quiet {
@@ -51,7 +51,8 @@ pub(super) async fn find(config: &Config) -> Found {
         return Found { findings, is_own: false };
     }
     let kept = Kept::below(&config.state_dir).load().filter(|kept| kept.agent == config.name);
-    let once = groups::once(config, expect::merge(kept.unwrap_or_default(), config), LOOK).await;
+    let expected = expect::merge(kept.unwrap_or_default(), config);
+    let once = Box::pin(groups::once(config, expected, LOOK)).await;
     let mut findings = once.shared.findings.all();
     let now = Timestamp::now();
     findings.extend(once.unconfirmed.into_iter().map(|sample| Finding {

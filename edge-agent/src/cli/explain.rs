@@ -26,7 +26,7 @@ pub(super) async fn run(config: &Config, name: Option<&str>) -> anyhow::Result<E
         );
     };
     let mut text = format!("{}: {}\n\n{}\n\n", wanted.name, wanted.what, wrapped(wanted.why));
-    let found = check::find(config).await;
+    let found = Box::pin(check::find(config)).await;
     let mut findings = found.findings.iter().filter(|finding| finding.check == wanted.name).peekable();
     if findings.peek().is_none() {
         text += "Now: no target is expected here.\n";
