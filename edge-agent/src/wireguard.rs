@@ -25,7 +25,14 @@ use self::{
     probe::Outcome,
     wanted::Wanted,
 };
-use crate::{catalogue::Check, clock::Now, config, look::Look, sample::Sample};
+use crate::{
+    catalogue::Check,
+    clock::Now,
+    config,
+    look::Look,
+    metrics::{HANDSHAKE, REACHABLE, RTT, TRANSFER},
+    sample::Sample,
+};
 
 mod age;
 mod facts;
@@ -34,20 +41,13 @@ mod mtu;
 mod netlink;
 mod probe;
 mod reach;
+#[cfg(test)]
+mod quiet_hour;
 mod read;
 #[cfg(test)]
 mod samples;
 mod uapi;
 mod wanted;
-
-/// Unix time of the latest handshake; 0 never.
-pub const HANDSHAKE: &str = "charliehub_agent_wireguard_latest_handshake_seconds";
-/// Bytes through a tunnel, by direction.
-pub const TRANSFER: &str = "charliehub_agent_wireguard_transfer_bytes_total";
-/// 1 while the far end of a tunnel answers.
-pub const REACHABLE: &str = "charliehub_agent_wireguard_reachable";
-/// Round trip to the far end of a tunnel.
-pub const RTT: &str = "charliehub_agent_wireguard_rtt_seconds";
 
 pub const CHECKS: &[Check] = &[
     Check {

@@ -166,12 +166,17 @@ fn step(past: Option<Past>, index: u32, seen: &facts::Peer, now: Now) -> (Past, 
         changed: if is_new { Some(now.boot) } else { past.changed },
         tries,
         received_then: if past.tries == 0 { past.received } else { past.received_then },
-        is_waiting: !is_new && !came && (past.is_waiting || seen.sent > past.sent),
+        is_waiting: !is_new && !came && (past.is_waiting || wants_answer(seen.sent - past.sent)),
         news,
         endpoint,
         ..fresh
     };
     (past, text)
+}
+
+/// Everything that is sent is answered, if only by a keepalive; but a keepalive is not, and has 32 bytes.
+const fn wants_answer(sent: u64) -> bool {
+    sent != 0 && sent != 32
 }
 
 /// How many requests for a handshake, or answers to one, were sent, when nothing else was.

@@ -54,6 +54,8 @@ fn without_a_keepalive_only_what_was_sent_in_vain_is_judged() {
     let mut story = Story::new();
     story.uk().keepalive = 0;
     assert_eq!(story.status(500), Status::Ok);
+    story.uk().sent += 32;
+    assert_eq!(story.status(502), Status::Ok, "nobody answers a keepalive");
     story.uk().sent += 148;
     assert_eq!(story.status(505), Status::Critical, "sent, and nothing came back");
     story.uk().received += 92;
