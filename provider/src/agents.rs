@@ -69,8 +69,8 @@ impl Agents {
     /// What is known of each agent. `named` are those that sites or policies name: they may never have reported.
     pub fn statuses(&self, named: BTreeSet<String>, now: Instant) -> Vec<AgentStatus> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let names: BTreeSet<String> = known.keys().cloned().chain(named).collect();
-        names.into_iter().map(|name| self.status(known.get(&name), name, now)).collect()
+        let all: BTreeSet<String> = known.keys().cloned().chain(named).collect();
+        all.into_iter().map(|name| self.status(known.get(&name), name, now)).collect()
     }
 
     fn status(&self, known: Option<&Known>, name: String, now: Instant) -> AgentStatus {

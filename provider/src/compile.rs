@@ -191,7 +191,7 @@ impl Compiler {
     }
 
     /// As they were given, without what the rows add.
-    pub fn settings(&self) -> &Arc<Settings> {
+    pub fn configured(&self) -> &Arc<Settings> {
         &self.configured
     }
 

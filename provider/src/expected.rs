@@ -177,7 +177,7 @@ impl State {
     fn put(&mut self, key: Key, compiler: &Compiler) -> bool {
         let row = compiler.rows().get(&key).map(|row| &**row);
         match (key.table, row) {
-            (Table::Domains, _) => self.serve(key, compiler.served(&key)),
+            (Table::Domains, _) => self.serve(key, compiler.served(&key).as_ref()),
             (Table::Fragments, _) => false,
             (Table::Sites, Some(Row::Site(row))) => {
                 self.sites.insert(key, row.site.clone()).is_none_or(|was| was != row.site)
@@ -196,12 +196,12 @@ impl State {
         }
     }
 
-    fn serve(&mut self, key: Key, now: Option<(String, Served)>) -> bool {
-        let was = match now.clone() {
-            Some(now) => self.rows.insert(key, now),
+    fn serve(&mut self, key: Key, now: Option<&(String, Served)>) -> bool {
+        let was = match now {
+            Some(now) => self.rows.insert(key, now.clone()),
             None => self.rows.remove(&key),
         };
-        if was == now {
+        if was.as_ref() == now {
             return false;
         }
         if let Some((name, _)) = &was
@@ -212,11 +212,11 @@ impl State {
                 self.of_name.remove(name);
             }
         }
-        if let Some((name, _)) = &now {
+        if let Some((name, _)) = now {
             self.of_name.entry(name.clone()).or_default().insert(key);
         }
         let mut news = false;
-        for (name, _) in was.iter().chain(&now) {
+        for (name, _) in was.iter().chain(now) {
             let first = self.of_name.get(name).and_then(BTreeSet::first);
             let served = first.and_then(|key| self.rows.get(key)).map(|(_, served)| served);
             if self.names.get(name) == served {

@@ -323,7 +323,7 @@ impl Publisher {
             let changed = self.ran_before(rows);
             let revision = next.withheld.unwrap_or(next.held.revision);
             for (instance, fit) in &mut self.fits {
-                let given = fit.give(&self.ran, &changed, revision, self.newest.settings());
+                let given = fit.give(&self.ran, &changed, revision, self.newest.configured());
                 own.extend(fitting(instance, given, &next, &self.current));
                 fit.given(own.get(instance).map_or(next.digest(), |own| own.digest()));
             }
@@ -372,7 +372,7 @@ impl Publisher {
             What::Again | What::Version(_) => news,
         };
         if changed {
-            let given = fit.refit(&self.ran, judge.revision, self.newest.settings());
+            let given = fit.refit(&self.ran, judge.revision, self.newest.configured());
             let given = fitting(&heard.instance, given, &shared, &self.current);
             fit.given(given.as_ref().map_or(shared.digest(), |(_, own)| own.digest()));
             self.current.swap_for(&heard.instance, given.map(|(_, own)| own));
@@ -478,7 +478,7 @@ impl Publisher {
     }
 
     fn compile(&self, rows: Rows) -> Compiler {
-        Compiler::of(self.newest.settings(), rows)
+        Compiler::of(self.newest.configured(), rows)
     }
 
     fn encode_newest(&mut self) -> Arc<Encoded> {

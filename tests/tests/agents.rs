@@ -26,7 +26,13 @@ impl<'w> Agent<'w> {
 
     async fn send(&self, method: Method, path: &str, body: &str) -> Answer {
         let headers = [("authorization", &*self.authorization), ("content-type", "application/json")];
-        self.world.provider.connection().await.send(method, path, &headers, body).await.expect("an answer")
+        self.world
+            .provider
+            .connection()
+            .await
+            .send(method, path, &headers, body)
+            .await
+            .unwrap_or_else(|error| panic!("{path}: {error:#}"))
     }
 
     /// Waits for the first reading of the database.

@@ -72,15 +72,14 @@ pub async fn store(client: &mut Client, agent: &str, report: &Report) -> Result<
         transaction.execute_typed(old, &[(&agent, Type::TEXT), (&INSTALLS, Type::INT8)]).await?;
     }
     let transitions = findings(&transaction, agent, report).await?;
-    let last =
+    let heard =
         "UPDATE charliehub.agents SET last_report = clock_timestamp(), reported_at = $2, boot = $3, version = $4,
-                       expected = $5, lost = lost + $6, complete_at = CASE WHEN $7 THEN $2 ELSE complete_at END
-                 WHERE name = $1";
+                        expected = $5, lost = lost + $6, complete_at = CASE WHEN $7 THEN $2 ELSE complete_at END
+                  WHERE name = $1";
     let lost = i64::try_from(report.lost).unwrap_or(i64::MAX);
-    let [name, at, boot, version] = about;
-    let (expected, lost, complete): ((&(dyn ToSql + Sync), _), (&(dyn ToSql + Sync), _), (&(dyn ToSql + Sync), _)) =
-        ((&report.expected, Type::TEXT), (&lost, Type::INT8), (&report.complete, Type::BOOL));
-    transaction.execute_typed(last, &[name, at, boot, version, expected, lost, complete]).await?;
+    let more: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&report.expected, Type::TEXT), (&lost, Type::INT8), (&report.complete, Type::BOOL)];
+    transaction.execute_typed(heard, &about.into_iter().chain(more).collect::<Vec<_>>()).await?;
     transaction.commit().await?;
     Ok(Stored { seq, new: true, transitions })
 }

@@ -537,7 +537,7 @@ fn the_networks_of_sites_are_internal_beside_those_that_are_configured() {
     let mut undo = compiler.apply(vec![site(8, &["10.35.0.0/16"])]);
     assert_eq!(compiler.domain_reason(2), "");
     assert_eq!(list(&compiler, shared::INTERNAL), json!(["10.35.0.0/16", "10.44.0.0/16"]));
-    assert_eq!(compiler.settings().internal_networks, [], "as they were given");
+    assert_eq!(compiler.configured().internal_networks, [], "as they were given");
 
     undo.reverse();
     compiler.apply(undo);
