@@ -47,13 +47,20 @@ struct Known {
 pub struct Agents {
     silent_after: Duration,
     known: Mutex<BTreeMap<String, Known>>,
+    /// One reads at a time, so that nothing older comes after it.
+    reading: tokio::sync::Mutex<()>,
     /// Since when reports can come: nobody is silent before.
     hearing: Mutex<Instant>,
 }
 
 impl Agents {
     pub fn new(silent_after: Duration) -> Self {
-        Self { silent_after, known: Mutex::default(), hearing: Mutex::new(Instant::now()) }
+        Self {
+            silent_after,
+            known: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            hearing: Mutex::new(Instant::now()),
+        }
     }
 
     /// Reports could not come until now.
@@ -185,7 +192,7 @@ fn silence(agent: &str, known: &Known, age: Duration) -> Finding {
         expected: None,
         source: None,
         remedy: Some(
-            "on its host: systemctl status charliehub-edge-agent; journalctl -u charliehub-edge-agent -n 50".to_owned(),
+            "on its host: systemctl status charliehub-edge-agent; one that is no more: charliehub-provider agents rm NAME".to_owned(),
         ),
         since: known.last_report,
         seen: Timestamp::now(),

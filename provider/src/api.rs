@@ -146,6 +146,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(sites::list, sites::insert))
         .routes(routes!(sites::get, sites::put, sites::delete))
         .routes(routes!(agents::list))
+        .routes(routes!(agents::forget))
         .routes(routes!(agents::transitions))
         .routes(routes!(agents::policy, agents::put_policy))
         .routes(routes!(agents::expected))

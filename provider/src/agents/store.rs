@@ -180,6 +180,7 @@ impl Agents {
                    greatest(f.seen, a.complete_at) AS seen
               FROM charliehub.agent_findings f JOIN charliehub.agents a ON a.name = f.agent
              WHERE f.agent = ANY($1) ORDER BY f.agent, f."check", f.target"#;
+        let _reading = self.reading.lock().await;
         let before = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = Instant::now();
         let mut known = BTreeMap::new();

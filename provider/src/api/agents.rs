@@ -12,20 +12,22 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Request, State},
     response::{IntoResponse as _, Response},
 };
 use charliehub_proto::agent::{AgentStatus, Transition};
 use http::{StatusCode, header};
+use serde_json::json;
 use tokio::time::timeout;
+use tokio_postgres::types::Type;
 
 pub(super) use self::{
     expected::{__path_get as __path_expected, get as expected},
     policy::{__path_get as __path_policy, __path_put as __path_put_policy, get as policy, put as put_policy},
     report::{__path_post as __path_report, post as report},
 };
-use super::{Api, Problem, query::Parameters};
+use super::{Api, Problem, query::Parameters, write::author};
 use crate::{
     agents::store,
     auth::{Caller, Role},
@@ -58,6 +60,30 @@ pub(super) fn known(api: &Api) -> Vec<AgentStatus> {
         agent.expected_current = api.expectations.of(&agent.name).map(|ready| ready.expected.digest.clone());
     }
     agents
+}
+
+/// `DELETE /api/agents/{name}`: forgets what it reported. One that still reports comes back.
+#[utoipa::path(delete, operation_id = "forget_agent", path = "/api/agents/{name}", tag = "agents", params(("name" = String, Path)),
+    responses((status = 200, body = AgentStatus, description = "As it was known until now"), Problem))]
+pub(super) async fn forget(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Json<AgentStatus>, Problem> {
+    Parameters::of(request.uri())?.done(&[])?;
+    let name = agent_name(name)?;
+    let mut client = api.pool.get().await?;
+    api.agents.refresh(&**client).await?;
+    let known = known(&api).into_iter().find(|agent| agent.name == name && agent.last_report.is_some());
+    let known = known
+        .ok_or_else(|| Problem::not_found("no agent of this name has reported").remedy("GET /api/agents lists them"))?;
+    let transaction = client.transaction().await?;
+    transaction.execute_typed("DELETE FROM charliehub.agents WHERE name = $1", &[(&name, Type::TEXT)]).await?;
+    author(&request, &caller).note(&*transaction, "agent.forget", &json!({ "agent": name })).await?;
+    transaction.commit().await?;
+    api.agents.refresh(&**client).await?;
+    Ok(Json(known))
 }
 
 /// `GET /api/agents/{name}/transitions`: what changed, the newest first, in pages by `Link`.

@@ -67,6 +67,8 @@ enum AgentsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Forget an agent that is no more, and what it reported
+    Rm { name: String },
     /// Print what an agent holds reality against, as JSON
     Expected { name: String },
     /// Print what an agent's host must have, as JSON; or set it
@@ -138,6 +140,11 @@ pub(super) async fn agents(config: &Config, agents: Agents) -> anyhow::Result<()
                 return print_json(&answer);
             }
             Ok(output::print(&told(&decoded::<Vec<AgentStatus>>(answer)?))?)
+        }
+        AgentsCommand::Rm { name } => {
+            let ask = Ask::write(Method::DELETE, format!("/api/agents/{}", escaped(&name)), None, None);
+            api.send(&ask).await?;
+            Ok(output::print(&format!("agent {name}: forgotten\n"))?)
         }
         AgentsCommand::Expected { name } => {
             print_json(&api.send(&Ask::get(format!("/api/agents/{}/expected", escaped(&name)))).await?)

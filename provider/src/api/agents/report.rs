@@ -13,8 +13,8 @@ use crate::{
     auth::Caller,
 };
 
-/// Bytes of a check's name and of a target: they are keys and labels.
-const LONGEST: usize = 500;
+/// Bytes of a check's name and of a target: they are keys of an index.
+const LONGEST: usize = 2000;
 
 /// `POST /api/agents/{name}/report`. At most 1 MiB.
 #[utoipa::path(post, operation_id = "report", path = "/api/agents/{name}/report", tag = "agents", params(("name" = String, Path)),

@@ -149,10 +149,10 @@ async fn a_report_that_is_not_one_is_refused_by_its_field_and_leaves_nothing() {
         (with("seq", json!(0)), "seq"),
         (with("seq", json!(u64::MAX)), "seq"),
         (with("install", json!("x")), "install"),
-        (with("version", json!("x".repeat(1000))), "version"),
+        (with("version", json!("x".repeat(2001))), "version"),
         (of(odd), "findings[0].status"),
         (of(finding("", "ok")), "findings[0].target"),
-        (of(finding(&"x".repeat(501), "ok")), "findings[0].target"),
+        (of(finding(&"x".repeat(2001), "ok")), "findings[0].target"),
         (of(json!({})), "findings[0]"),
         (with("findings", json!([finding("a", "ok"), finding("a", "ok")])), "findings[1]"),
     ] {
@@ -290,7 +290,14 @@ async fn sites_and_policies_are_written_read_and_refused_in_words() {
         let (status, problem) = story.admin("PUT", "/api/agents/hub2/policy", &body).await;
         assert_eq!((status, field(&problem)), (422, at.to_owned()), "{problem}");
     }
-    assert_eq!(story.admin("DELETE", "/api/sites/uk", &Value::Null).await.0, 200);
+    let internal =
+        "INSERT INTO domains (domain, access_tier, backend_host, backend_port) VALUES ('in.test', 'internal', 'h', 80)";
+    story.client.batch_execute(internal).await.unwrap();
+    let (status, gone) = story.admin("DELETE", "/api/sites/uk", &Value::Null).await;
+    assert_eq!(status, 200, "it shuts out whom it should: {gone}");
+    let warning = gone["change"]["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("in.test: answers 503: access_tier: internal"), "{warning}");
+    assert_eq!(gone["change"]["impact"]["off"], json!(["in.test"]), "{gone}");
     assert_eq!(story.admin("GET", "/api/sites", &Value::Null).await, (200, json!([])));
     let told = story.admin("GET", "/api/audit?limit=3", &Value::Null).await.1;
     let told: Vec<_> = told.as_array().unwrap().iter().map(|one| (&one["kind"], &one["name"], &one["actor"])).collect();

@@ -78,7 +78,10 @@ fn compare(before: &Compiler, after: &Compiler, touched: &Touched) -> Verdict {
             State::Closed { reason } if mine => {
                 verdict.closed.insert(*key, reason.clone());
             }
-            State::Closed { .. } if before.route(key).is_some_and(|was| !matches!(was.state, State::Closed { .. })) => {
+            State::Closed { reason } if was_open(before, key) && lost_its_networks(reason) => {
+                verdict.warnings.push(format!("{}: answers 503: {reason}", name()));
+            }
+            State::Closed { .. } if was_open(before, key) => {
                 verdict.others.push(name());
             }
             State::Closed { .. } | State::Live | State::Maintenance | State::Off => {}
@@ -93,6 +96,16 @@ fn compare(before: &Compiler, after: &Compiler, touched: &Touched) -> Verdict {
 
 fn waits_for_a_setting(reason: &str) -> bool {
     reason.starts_with("access_tier: internal, but no network") || reason.starts_with("auth_required: nobody to ask")
+}
+
+fn was_open(before: &Compiler, key: &Key) -> bool {
+    before.route(key).is_some_and(|was| !matches!(was.state, State::Closed { .. }))
+}
+
+/// A site that is removed, or narrowed, shuts out whom it should, whatever rows that leaves without anybody.
+fn lost_its_networks(reason: &str) -> bool {
+    reason.starts_with("access_tier: internal, but no network")
+        || reason.starts_with("ip_allowlist: has nothing in common")
 }
 
 /// Requests that another row, not touched, answered until now: often meant, never silent.
