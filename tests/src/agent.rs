@@ -19,6 +19,7 @@ pub struct Agent {
     config: PathBuf,
     address: SocketAddr,
     namespace: Option<String>,
+    programs: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -31,6 +32,7 @@ impl Agent {
             config: home.join(format!("agent-{}.toml", address.port())),
             address,
             namespace: None,
+            programs: None,
             process: None,
         };
         this.settings(settings);
@@ -41,6 +43,13 @@ impl Agent {
     #[must_use]
     pub fn inside(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    /// Finds the programs in this folder before those of the host.
+    #[must_use]
+    pub fn with_programs(mut self, folder: PathBuf) -> Self {
+        self.programs = Some(folder);
         self
     }
 
@@ -104,6 +113,10 @@ impl Agent {
                 command
             }
         };
+        if let Some(folder) = &self.programs {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", folder.display()));
+        }
         command.arg("--config").arg(&self.config);
         command
     }
