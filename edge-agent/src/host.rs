@@ -98,7 +98,7 @@ impl Look for Host {
     async fn look(&mut self, expected: &Arc<Expected>, now: Now) -> Vec<Sample> {
         let policy = &expected.policy;
         let (files, units, containers, gateways, disks, recent) = tokio::join!(
-            self.files.look(&policy.files),
+            self.files.look(&policy.files, now),
             self.units.look(&policy.units, now),
             self.containers.look(&policy.containers, now),
             self.gateways.look(&policy.gateways),

@@ -1,13 +1,13 @@
 //! Files and directories: mode, owner, group and kind as the policy says, and data that its service can really write.
 //!
 //! A path that is named stands for itself. What a glob matches is one finding of the rule while it is right; each wrong
-//! path is a finding of its own, up to [`MOST`] a rule, and stays one while it is there, so that it is seen to be mended.
+//! path is a finding of its own, up to [`MOST`] a rule, and stays one for a while, so that it is seen to be mended.
 //! A glob that matches nothing is a warning: it proves nothing, and is more often a slip than a wish.
 
 mod rights;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Write as _,
     fs::{Metadata, read_link},
     io,
@@ -29,20 +29,23 @@ use super::{
     glob::{Except, Glob, Walk},
     patient::Patient,
 };
-use crate::{config, sample::Sample};
+use crate::{clock::Now, config, sample::Sample};
 
 const CHECK: &str = "file-mode";
 
 /// So many wrong paths of a rule are named.
 const MOST: usize = 100;
 
+/// A path that was wrong is a finding of its own for so long after, so that it is seen to be right.
+const REMEMBERED: Duration = Duration::from_mins(10);
+
 #[derive(Debug)]
 pub(super) struct Files {
     timeout: Duration,
     max_paths: usize,
     patient: Patient<Vec<Sample>>,
-    /// What was wrong at the last look.
-    wrong: Arc<BTreeSet<String>>,
+    /// What was wrong, and when last.
+    wrong: Arc<BTreeMap<String, Duration>>,
 }
 
 impl Files {
@@ -55,7 +58,7 @@ impl Files {
         }
     }
 
-    pub(super) async fn look(&mut self, rules: &[policy::Files]) -> Vec<Sample> {
+    pub(super) async fn look(&mut self, rules: &[policy::Files], now: Now) -> Vec<Sample> {
         let targets = targets(rules);
         let questions = rules.iter().zip(&targets).map(|(rule, target)| {
             let (rule, wrong, max) = (rule.clone(), self.wrong.clone(), self.max_paths);
@@ -79,7 +82,9 @@ impl Files {
             }
         }
         let wrong = worst.values().filter(|sample| sample.status > Status::Unknown);
-        self.wrong = Arc::new(wrong.map(|sample| sample.target.clone()).collect());
+        let wrong = wrong.map(|sample| (sample.target.clone(), now.boot));
+        let before = self.wrong.iter().filter(|(_, at)| now.boot.saturating_sub(**at) < REMEMBERED);
+        self.wrong = Arc::new(before.map(|(target, at)| (target.clone(), *at)).chain(wrong).collect());
         worst.into_values().collect()
     }
 }
@@ -301,7 +306,13 @@ fn cannot_write(user: &User, way: &Way, path: &str, seen: &Seen, wrong: &mut Wro
 }
 
 /// Looks at all paths of a rule, and holds each against it where it is seen: no list of a hundred thousand is kept.
-fn read(policy: &policy::Files, target: &str, known: &BTreeSet<String>, max: usize, host: &Host) -> Vec<Sample> {
+fn read(
+    policy: &policy::Files,
+    target: &str,
+    known: &BTreeMap<String, Duration>,
+    max: usize,
+    host: &Host,
+) -> Vec<Sample> {
     let globs: Result<Vec<Glob>, String> = policy.paths.iter().map(|path| Glob::new(path)).collect();
     let (rule, globs, except) = match (Rule::new(policy, &host.names), globs, Except::new(&policy.except)) {
         (Ok(rule), Ok(globs), Ok(except)) => (rule, globs, except),
@@ -410,10 +421,10 @@ struct Tally {
 }
 
 impl Tally {
-    fn take(&mut self, sample: Sample, known: &BTreeSet<String>) {
+    fn take(&mut self, sample: Sample, known: &BTreeMap<String, Duration>) {
         if sample.status == Status::Ok {
             self.right += 1;
-            if known.contains(&sample.target) {
+            if known.contains_key(&sample.target) {
                 self.samples.push(sample);
             }
         } else if self.named < MOST {

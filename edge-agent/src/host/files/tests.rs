@@ -105,7 +105,7 @@ fn what_a_policy_cannot_mean_is_unknown() {
         ["mode = '9'", "mode = 'rw'", "mode = '100000'", "owner = 'eve'", "group = 'eve'", "writable_by = 'eve'"]
     {
         let samples =
-            read(&policy(text), "/x", &BTreeSet::new(), 10, &Host { names: names(), mounts: Mounts::default() });
+            read(&policy(text), "/x", &BTreeMap::new(), 10, &Host { names: names(), mounts: Mounts::default() });
         assert_eq!(samples.len(), 1);
         assert_eq!(samples[0].status, Status::Unknown, "{text}");
     }
@@ -113,7 +113,7 @@ fn what_a_policy_cannot_mean_is_unknown() {
 
 /// All that is said of a rule over real files, worst first.
 fn said(policy: &policy::Files, known: &[String], max: usize) -> Vec<(Status, String)> {
-    let known = known.iter().cloned().collect();
+    let known = known.iter().map(|path| (path.clone(), Duration::ZERO)).collect();
     let samples = read(policy, "rule", &known, max, &Host { names: names(), mounts: Mounts::default() });
     samples.into_iter().map(|sample| (sample.status, sample.text)).collect()
 }
