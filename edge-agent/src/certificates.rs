@@ -28,7 +28,14 @@ use self::{
     wanted::{Origin, Wanted},
     watch::Watch,
 };
-use crate::{catalogue::Check, clock::Now, config, look::Look, sample::Sample};
+use crate::{
+    catalogue::Check,
+    clock::Now,
+    config,
+    look::Look,
+    metrics::{LIFETIME_LEFT, NOT_AFTER, NOT_BEFORE},
+    sample::Sample,
+};
 
 mod authorities;
 mod chain;
@@ -76,15 +83,6 @@ pub const CHECKS: &[Check] = &[
     },
 ];
 
-/// Seconds since 1970, by domain (the path, of a file) and source: `served`, `stored`, `file`.
-pub const NOT_BEFORE: &str = "charliehub_agent_certificate_not_before_timestamp_seconds";
-pub const NOT_AFTER: &str = "charliehub_agent_certificate_not_after_timestamp_seconds";
-/// Above `one_by_one` names: how much of its lifetime each served certificate had left when it was asked for.
-pub const LIFETIME_LEFT: &str = "charliehub_agent_certificate_lifetime_left_ratio";
-
-/// Names that were not asked for within so many times a handshake's patience wait for the next look.
-const PATIENCE: u32 = 2;
-
 /// An entry point that failed so often in one look, and never answered in it, is not asked again in it.
 const GIVEN_UP: u32 = 3;
 
@@ -106,7 +104,7 @@ pub struct Certificates {
 struct Place {
     path: PathBuf,
     storage: Option<Storage>,
-    /// What it held when it was whole.
+    /// What it held when it was whole: also while it cannot be read.
     last: Option<Arc<Stored>>,
     /// When it was torn, since it was whole.
     torn: Vec<Duration>,
@@ -138,6 +136,10 @@ impl Certificates {
             watch: None,
             settings: Arc::new(settings.clone()),
         }
+    }
+
+    fn watched(&self) -> Vec<PathBuf> {
+        self.settings.acme_json.iter().chain(&self.settings.authorities).cloned().collect()
     }
 
     /// All that is on disk.
@@ -174,18 +176,17 @@ impl Certificates {
         let Some(asker) = &self.asker else { return };
         let names = wanted.iter().filter_map(|wanted| Some((wanted.name.as_str(), wanted.entry_point?)));
         let picked = self.turn.pick(names, &self.asked, self.settings.rate, now.boot);
-        let until = tokio::time::Instant::now() + self.settings.handshake * PATIENCE;
+        let until = tokio::time::Instant::now() + self.settings.handshake;
         let silent = &Mutex::new(BTreeMap::<SocketAddr, (u32, String)>::new());
         let asking = picked.into_iter().map(|(name, at)| async move {
-            if tokio::time::Instant::now() > until {
-                return None;
-            }
             let given_up = {
                 let silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
                 silent.get(&at).filter(|(times, _)| *times >= GIVEN_UP).map(|(_, why)| why.clone())
             };
             let answer = match given_up {
                 Some(why) => Answer::Unreachable(why),
+                // A look ends in time, however slow they are: the next one asks for the rest.
+                None if tokio::time::Instant::now() > until => return None,
                 None => asker.ask(at, &name::asked(&name)).await,
             };
             let mut silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,7 +206,7 @@ impl Certificates {
                 && let Heard::Chain(chain) = &heard
             {
                 let left = chain.until.duration_since(now.wall).as_secs_f64() / chain.leaf.lifetime().as_secs_f64();
-                metrics::histogram!(LIFETIME_LEFT).record(left.clamp(0.0, 1.0));
+                ::metrics::histogram!(LIFETIME_LEFT).record(left.clamp(0.0, 1.0));
             }
             self.asked.insert(name, Asked { at, when: now.boot, heard, digest, is_ok: false });
         }
@@ -216,11 +217,7 @@ impl Certificates {
         let is_few = wanted.len() <= one_by_one;
         let lasts: Vec<_> = self.storages.iter().filter_map(|place| place.last.clone()).collect();
         let index = index(&lasts);
-        let is_read = !self.storages.is_empty()
-            && self
-                .storages
-                .iter()
-                .all(|place| matches!(place.storage, Some(Storage { content: Content::Whole(_), .. })));
+        let is_read = !self.storages.is_empty() && self.storages.iter().all(Place::is_known);
         let (mut served, mut stored, mut differs) = (Vec::new(), Vec::new(), BTreeMap::new());
         for wanted in wanted {
             let kept = fitting(&index, &wanted.name);
@@ -242,6 +239,8 @@ impl Certificates {
                     show(&wanted.name, "served", &chain.leaf);
                 }
                 served.push(sample);
+            } else if wanted.origin == Origin::Any && wanted.entry_point.is_none() {
+                served.push(judge::unasked(wanted));
             }
             let heard = self.asked.get(&wanted.name).map(|asked| &asked.heard);
             if let Some(sample) = judge::stored(wanted, &kept, heard, is_missing, allow_staging, now) {
@@ -256,7 +255,8 @@ impl Certificates {
         self.differs = differs;
         let mut samples = judge::few(judge::SERVED, served, one_by_one);
         samples.extend(judge::few(judge::STORED, stored, one_by_one));
-        let is_wanted = wanted.iter().any(|wanted| wanted.origin != Origin::Default);
+        let is_wanted =
+            wanted.iter().any(|wanted| wanted.origin != Origin::Default && fitting(&index, &wanted.name).is_empty());
         samples.extend(self.storages.iter().filter_map(|place| {
             let leftover = place.last.as_ref().map_or_else(Vec::new, |stored| leftover(stored, wanted));
             Some(judge::storage(&place.path, place.storage.as_ref()?, place.trouble, is_wanted, &leftover))
@@ -277,6 +277,11 @@ impl Look for Certificates {
     const NAME: &'static str = "certificates";
 
     async fn look(&mut self, expected: &Arc<Expected>, now: Now) -> Vec<Sample> {
+        // Before anything is read, so that no change falls between.
+        if self.watch.is_none() {
+            let watch = Watch::on(&self.watched());
+            self.watch = watch.inspect_err(|error| tracing::warn!(%error, "files are not watched")).ok();
+        }
         let (wanted, strange) = wanted::wanted(expected, &self.settings.entry_points);
         let files = self.read(expected.policy.certificates.files.clone(), now).await;
         self.ask(&wanted, now).await;
@@ -304,20 +309,17 @@ impl Look for Certificates {
                 None => std::future::pending().await,
             }
         };
-        let paths: Vec<_> = self.settings.acme_json.iter().chain(&self.settings.authorities).cloned().collect();
+        let paths = self.watched();
         let changed = async {
-            let waiting = async {
-                let watch = match &mut self.watch {
-                    Some(watch) => watch,
-                    none => none.insert(Watch::on(&paths)?),
-                };
-                watch.changed(&paths).await
-            };
-            if let Err(error) = waiting.await {
-                // Looks at their interval go on.
-                tracing::warn!(%error, "files are not watched");
-                std::future::pending::<()>().await;
+            if let Some(watch) = &mut self.watch {
+                match watch.changed(&paths).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(%error, "files are not watched any more"),
+                }
             }
+            // Looks at their interval go on, and watch again.
+            self.watch = None;
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = again => {}
@@ -343,10 +345,31 @@ impl Place {
                 let is_torn_for_good = self.trouble.is_torn_for_good || self.torn.len() >= 3;
                 self.trouble = Trouble { is_torn_for_good, was_empty: false };
             }
-            Content::Empty => self.trouble = Trouble { is_torn_for_good: false, was_empty },
+            Content::Empty => {
+                self.trouble = Trouble { is_torn_for_good: false, was_empty };
+                if was_empty {
+                    self.last = None;
+                }
+            }
             Content::Missing | Content::Directory | Content::Unreadable(_) | Content::TooLarge(_) => {
                 self.trouble = Trouble::default();
             }
+        }
+    }
+
+    /// What it holds was read, or that it holds nothing.
+    fn is_known(&self) -> bool {
+        match self.storage.as_ref().map(|storage| &storage.content) {
+            Some(Content::Whole(_)) => true,
+            Some(Content::Empty) => self.trouble.was_empty,
+            Some(
+                Content::Torn(_)
+                | Content::Missing
+                | Content::Directory
+                | Content::Unreadable(_)
+                | Content::TooLarge(_),
+            )
+            | None => false,
         }
     }
 
@@ -436,7 +459,7 @@ fn show(domain: &str, source: &'static str, leaf: &chain::Leaf) {
     for (name, at) in [(NOT_BEFORE, leaf.not_before), (NOT_AFTER, leaf.not_after)] {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact below 2^53")]
         let seconds = at.as_second() as f64;
-        metrics::gauge!(name, "domain" => domain.to_owned(), "source" => source).set(seconds);
+        ::metrics::gauge!(name, "domain" => domain.to_owned(), "source" => source).set(seconds);
     }
 }
 

@@ -125,9 +125,10 @@ mod tests {
         let said: Vec<_> = read
             .iter()
             .map(|file| {
-                let content = match &file.content {
-                    Content::Certificates(leaves, key) => format!("{} {key:?}", leaves.len()),
-                    content => format!("{content:?}"),
+                let content = if let Content::Certificates(leaves, key) = &file.content {
+                    format!("{} {key:?}", leaves.len())
+                } else {
+                    format!("{:?}", file.content)
                 };
                 (file.path.strip_prefix(folder.path()).unwrap().display().to_string(), content)
             })

@@ -115,6 +115,15 @@ pub(super) fn served(
     say(SERVED, name, &whose, problems, &chain.leaf, chain.until, now).source(source)
 }
 
+/// A name that is listed, and where to ask for it is not said.
+pub(super) fn unasked(wanted: &Wanted) -> Sample {
+    let Wanted { name, entry_point_name, .. } = wanted;
+    Sample::unknown(SERVED, name, format!("nobody says where entry point {entry_point_name} is, to ask for {name}"))
+        .remedy(format!(
+            "write it in the agent's file: `[certificates.entry_points]`, `{entry_point_name} = \"127.0.0.1:443\"`"
+        ))
+}
+
 /// What `acme.json` holds for a name: the best of all that fit. None when it holds nothing, unless nobody tells what is
 /// served.
 pub(super) fn stored(
@@ -174,7 +183,7 @@ pub(super) struct Trouble {
     pub was_empty: bool,
 }
 
-/// An `acme.json` itself. `is_wanted`: a name is expected from it; `leftover`: names that it holds and nobody expects.
+/// An `acme.json` itself. `is_wanted`: there is a name that is in none; `leftover`: names that it holds and nobody expects.
 pub(super) fn storage(
     path: &Path,
     storage: &Storage,
@@ -215,7 +224,7 @@ pub(super) fn storage(
             Sample::warning(STORAGE, &target, format!("{target} is empty: Traefik has nothing yet"))
                 .remedy("see Traefik's log for what its resolver says; it needs a router that names it")
         }
-        Content::Empty => good(format!("{target} is empty, and nothing is expected from it")),
+        Content::Empty => good(format!("{target} is empty, and nothing is missing in it")),
         Content::Torn(why) if trouble.is_torn_for_good => write(format!("{target} {why}, and nobody is writing it")),
         Content::Torn(why) => {
             unknown(format!("{target} {why}: it may be in the middle of being written"), "look again")

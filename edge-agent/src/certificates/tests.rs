@@ -36,9 +36,9 @@ async fn a_file_that_is_torn_or_empty_is_given_time() {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let samples = group.look(&expected, seconds(at)).await;
-        // Nothing else is said: no name was ever seen, and nobody can be asked.
+        // No name was ever seen in it, and nobody can be asked.
         let said: Vec<_> = samples.iter().map(|sample| (sample.check, sample.status)).collect();
-        assert_eq!(said, [(judge::STORAGE, status)], "at {at}: {:?}", samples[0].text);
+        assert_eq!(said, [(judge::SERVED, Status::Unknown), (judge::STORAGE, status)], "at {at}: {samples:?}");
     }
 }
 
@@ -97,4 +97,18 @@ fn what_fits_and_what_is_left_over() {
     let (wanted, _) = wanted::wanted(&expecting(&["a.test", "x.b.test", "c.test"]), &BTreeMap::new());
     assert_eq!(leftover(&stored[0], &wanted), ["old.test"]);
     assert!(leftover(&stored[0], &[]).is_empty());
+}
+
+#[tokio::test]
+async fn what_changes_right_after_the_first_look_wakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("acme.json");
+    fs::write(&path, r#"{"one":null}"#).unwrap();
+    let settings = config::Certificates { acme_json: vec![path.clone()], ..config::Certificates::default() };
+    let mut group = Certificates::new(&settings);
+    group.look(&expecting(&[]), seconds(0)).await;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), group.wake()).await.unwrap();
+    let samples = group.look(&expecting(&[]), seconds(1)).await;
+    assert_eq!(samples[0].remedy.as_deref(), Some(&*format!("chmod 600 {}", path.display())));
 }

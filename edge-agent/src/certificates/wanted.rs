@@ -55,10 +55,10 @@ pub(super) fn wanted(expected: &Expected, entry_points: &BTreeMap<String, Socket
         }
     }
     let wanted = names.into_iter().map(|(name, (served, origin))| {
-        let entry_point_name = match served.entry_point.as_str() {
-            "" => usual(entry_points),
-            name => name.to_owned(),
-        };
+        // Who lists a name does not say where it is served.
+        let is_given =
+            !served.entry_point.is_empty() && (origin != Origin::Any || entry_points.contains_key(&served.entry_point));
+        let entry_point_name = if is_given { served.entry_point } else { usual(entry_points) };
         Wanted { entry_point: entry_points.get(&entry_point_name).copied(), name, entry_point_name, origin }
     });
     (wanted.collect(), strange)
@@ -107,5 +107,10 @@ mod tests {
             ]
         );
         assert_eq!(strange, ["192.0.2.1"]);
+
+        // The only one is where a listed name is served, whatever it is called.
+        let (wanted, _) = super::wanted(&expected, &[("https".to_owned(), at)].into());
+        let asked = wanted.iter().filter(|wanted| wanted.entry_point.is_some()).map(|wanted| wanted.name.as_str());
+        assert_eq!(asked.collect::<Vec<_>>(), ["d.test", "f.test"]);
     }
 }
