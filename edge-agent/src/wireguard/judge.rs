@@ -175,12 +175,11 @@ fn peers(name: &str, interface: &wanted::Interface, facts: &Facts, samples: &mut
         .iter()
         .filter(|peer| interface.peers.iter().all(|wanted| wanted.key != peer.key.to_string()))
         .collect();
-    let foreign = || strangers.iter().map(|stranger| foreign(name, stranger));
     let is_one = interface.peers.len() == 1;
     for peer in &interface.peers {
         let mut faults = peer_faults(name, peer, device);
         if is_one {
-            faults.extend(foreign());
+            faults.extend(foreign(name, &strangers));
         }
         let seen = device.peers.iter().find(|seen| seen.key.to_string() == peer.key);
         let endpoint = seen.and_then(|seen| seen.endpoint).map(|endpoint| format!("endpoint {endpoint}"));
@@ -190,18 +189,28 @@ fn peers(name: &str, interface: &wanted::Interface, facts: &Facts, samples: &mut
     }
     if !is_one {
         let good = format!("{name} has no other peers");
-        samples.push(sum(PEER, name, good, foreign().collect()).source(device.source.clone()));
+        samples
+            .push(sum(PEER, name, good, foreign(name, &strangers).into_iter().collect()).source(device.source.clone()));
     }
 }
 
-fn foreign(name: &str, stranger: &facts::Peer) -> Fault {
-    Fault {
+/// So many of them are named.
+const NAMED: usize = 3;
+
+fn foreign(name: &str, strangers: &[&facts::Peer]) -> Option<Fault> {
+    let named = strangers.iter().take(NAMED);
+    let part = |say: fn(&facts::Peer) -> String, between: &str| {
+        named.clone().map(|one| say(one)).collect::<Vec<_>>().join(between)
+    };
+    let more = if strangers.len() > NAMED { ", and more" } else { "" };
+    let remove = |stranger: &facts::Peer| format!("wg set {name} peer {} remove", stranger.key);
+    (!strangers.is_empty()).then(|| Fault {
         status: Status::Warning,
-        text: format!("a peer is not expected, {}", stranger.key),
-        observed: format!("peer {} with {}", stranger.key, list(&stranger.allowed_ips)),
+        text: format!("{} peers are not expected: {}{more}", strangers.len(), part(|one| one.key.to_string(), ", ")),
+        observed: part(|one| format!("peer {} with {}", one.key, list(&one.allowed_ips)), "; ") + more,
         expected: "no such peer".to_owned(),
-        remedy: format!("wg set {name} peer {} remove", stranger.key),
-    }
+        remedy: named.clone().map(|one| remove(one)).collect::<Vec<_>>().join(" && "),
+    })
 }
 
 fn peer_faults(name: &str, wanted: &wanted::Peer, device: &Device) -> Vec<Fault> {

@@ -142,3 +142,13 @@ fn several_peers_of_one_interface_are_told_apart_by_their_sites() {
     let targets: Vec<&str> = samples.iter().map(|sample| sample.target.as_str()).collect();
     assert_eq!(targets, ["wg-uk", "wg-uk uk", "wg-uk fr", "wg-uk", "10.35.0.0/16", "10.44.0.0/16"]);
 }
+
+#[test]
+fn of_many_strangers_a_few_are_named() {
+    let mut facts = facts();
+    uk_device(&mut facts).peers.extend((10..210).map(|number| Peer::new(facts::Key([number; 32]))));
+    let samples = samples(&wanted(), &facts);
+    let sample = samples.iter().find(|sample| sample.status == Status::Warning).unwrap();
+    assert!(sample.text.starts_with("200 peers are not expected: ") && sample.text.len() < 300, "{}", sample.text);
+    assert_eq!(sample.remedy.as_ref().unwrap().matches(" remove").count(), NAMED);
+}
