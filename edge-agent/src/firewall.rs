@@ -35,10 +35,7 @@ use self::{
     save::Backend,
     watch::Watch,
 };
-use crate::{catalogue::Check, clock::Now, config, look::Look, sample::Sample};
-
-/// Rules of a table that drifted, by kind.
-pub const DRIFT_RULES: &str = "charliehub_agent_firewall_drift_rules";
+use crate::{catalogue::Check, clock::Now, config, look::Look, metrics::DRIFT_RULES, sample::Sample};
 
 pub const CHECKS: &[Check] = &[
     Check {
