@@ -144,6 +144,8 @@ async fn run(mut command: Command) -> io::Result<(ExitStatus, String, String)> {
     let mut child = command
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
+        // Else it says to systemd that it is ready, in our name.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
