@@ -146,6 +146,7 @@ install_packages() {
   [[ " $* " == *" mosquitto "* ]] && units+=(mosquitto.service)
   [[ " $* " == *" nginx-light "* ]] && units+=(nginx.service)
   [[ " $* " == *" pgbouncer "* ]] && units+=(pgbouncer.service)
+  [[ " $* " == *" podman "* ]] && units+=(podman{,-auto-update,-restart}.service podman.socket podman-auto-update.timer)
   if ((${#units[@]})) && have systemctl; then
     systemctl disable --quiet "${units[@]}" 2>/dev/null || say "could not keep ${units[*]} from starting at boot"
   fi

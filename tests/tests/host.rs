@@ -18,7 +18,7 @@ fn budget() -> Duration {
 
 /// Runs a remedy, or what undoes a fault.
 fn sh(line: &str) {
-    let out = Command::new("sh").args(["-c", line]).output().expect("sh");
+    let out = Command::new("sh").args(["-c", line]).output().unwrap_or_else(|error| panic!("sh: {error}"));
     assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
@@ -270,7 +270,7 @@ async fn units_of_a_real_systemd_are_held_against_the_policy() {
         "backup.timer",
     ];
     systemd.sh(&format!("touch /run/well && systemctl daemon-reload && systemctl enable --now {}", units.join(" ")));
-    let policy: String = units.iter().map(|unit| format!("[[policy.units]]\nname = '{unit}'\n")).collect();
+    let policy = units.map(|unit| format!("[[policy.units]]\nname = '{unit}'\n")).concat();
     let settings = format!("{}{policy}", timing());
     let window = if full() { "" } else { "[host]\nrestart_window = '5s'\n" };
     let agent = Agent::new(&home, &format!("{window}{settings}")).with_programs(systemd.programs()).started().await;
@@ -335,7 +335,7 @@ async fn containers_that_end_are_ill_or_restart_are_found() {
         &["/bin/sh", "-c", "while test -e /healthy; do sleep 0.2; done; sleep 0.3"],
     );
     let names = ["stops", "good", "ill", "loops"];
-    let policy: String = names.iter().map(|name| format!("[[policy.containers]]\nname = '{name}'\n")).collect();
+    let policy = names.map(|name| format!("[[policy.containers]]\nname = '{name}'\n")).concat();
     let window = if full() { "" } else { "restart_window = '5s'\n" };
     let settings = format!("[host]\ndocker = '{}'\n{window}{}{policy}", podman.socket().display(), timing());
     let agent = Agent::start(&home, &settings).await;
