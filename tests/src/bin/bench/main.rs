@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "the table is the product")]
 
 mod ack;
+mod agent;
 mod api;
 mod edge;
 mod import;
@@ -40,6 +41,8 @@ enum Name {
     Api,
     /// What knowing that it is live costs, and how long /debug takes
     Ack,
+    /// What the agent costs, with 50 tunnels and at rest, beside a script of the usual programs
+    Edge,
 }
 
 /// Runs the benches named, or all of them.
@@ -92,5 +95,6 @@ async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Rows => rows::run(options).await,
         Name::Api => api::run(options).await,
         Name::Ack => ack::run().await,
+        Name::Edge => Box::pin(agent::run()).await,
     }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn run() -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn mebibytes(pid: u32, what: &str) -> anyhow::Result<f64> {
+pub(crate) fn mebibytes(pid: u32, what: &str) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
     let kibibytes: f64 = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no such line")?.parse()?;
