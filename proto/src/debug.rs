@@ -117,7 +117,7 @@ pub struct Cause {
 
 /// What an agent found, as it is kept of its last report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = AgentFinding))]
 pub struct Finding {
     pub agent: String,
     /// `wireguard`, `firewall`, `certificate` and so on.

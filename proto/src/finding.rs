@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a target stands. In the order of weight: what is known to be broken outweighs what could not be looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = FindingStatus))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     #[default]
