@@ -369,6 +369,21 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_is_understood_and_says_something_of_each_part() {
+        let sample = load(include_str!("../../deploy/agent/hub2.toml")).unwrap();
+        let policy = &sample.policy;
+        assert!(sample.provider.is_some() && sample.host.mqtt.is_some() && policy.firewall.is_some());
+        let lengths = [
+            policy.files.len(),
+            policy.units.len(),
+            policy.containers.len(),
+            policy.gateways.len(),
+            policy.recent.len(),
+        ];
+        assert!(lengths.iter().all(|length| *length > 1), "{lengths:?}");
+    }
+
+    #[test]
     fn an_empty_file_is_a_hub() {
         let config = load("").unwrap();
         assert_eq!(

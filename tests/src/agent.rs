@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -24,6 +24,15 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// The part of `deploy/agent/hub2.toml` that is about the firewall.
+    pub fn sample_firewall() -> String {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agent/hub2.toml");
+        let text = std::fs::read_to_string(file).expect("the sample");
+        let from = text.find("[policy.firewall]").expect("its firewall");
+        let to = text.find("[[policy.files]]").expect("its files");
+        text[from..to].to_owned()
+    }
+
     /// Not started yet, with these settings; `listen` and `state_dir` are added.
     pub fn new(home: &Home, settings: &str) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));

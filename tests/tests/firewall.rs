@@ -206,7 +206,7 @@ impl Broken {
             "[timing]\nfirewall = \"2s\"\ndoubt = \"1s\"\nclear = \"1s\"\nflapping = \"10m\"\n"
         };
         let place = dir.display();
-        let policy = std::fs::read_to_string(repository().join("deploy/agent/policy.toml")).unwrap();
+        let policy = Agent::sample_firewall();
         let settings = format!(
             "{timing}[firewall]\nrules_dir = \"{place}/iptables\"\nwants_dir = \"{place}/units\"\n\
              plugins_dir = \"{place}/plugins.d\"\ndefaults_file = \"{place}/defaults\"\n{policy}"

@@ -10,9 +10,9 @@ use std::{
 };
 
 use charliehub_proto::finding::{Finding, Status};
-use charliehub_tests::{Home, is_root, measured, secs};
+use charliehub_tests::{Agent, Home, is_root, measured, secs};
 
-/// Saved as netfilter-persistent has it: the raw rules of `deploy/agent/policy.toml`.
+/// Saved as netfilter-persistent has it: the raw rules of `deploy/agent/hub2.toml`.
 const SAVED: &str = "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
     -A PREROUTING ! -s 172.16.0.0/12 -p tcp -m tcp --dport 5432 -j DROP\n\
     -A PREROUTING ! -s 172.16.0.0/12 -p tcp -m tcp --dport 6379 -j DROP\n\
@@ -56,8 +56,7 @@ async fn what_the_agent_says_before_a_reboot_is_so_after_it() {
     std::fs::create_dir_all(root.join("etc/iptables")).unwrap();
     std::fs::write(root.join("etc/iptables/rules.v4"), SAVED).unwrap();
     std::fs::write(root.join("etc/iptables/rules.v6"), SAVED_V6).unwrap();
-    let policy = std::fs::read_to_string(tests.join("../deploy/agent/policy.toml")).unwrap();
-    std::fs::write(root.join("etc/agent.toml"), policy).unwrap();
+    std::fs::write(root.join("etc/agent.toml"), Agent::sample_firewall()).unwrap();
 
     for boot in ["first", "second"] {
         let began = Instant::now();

@@ -24,7 +24,7 @@ const NAMES: usize = 100;
 /// Each group looks so often while a round is measured.
 const EVERY: Duration = Duration::from_secs(2);
 const ROUNDS: Duration = Duration::from_secs(30);
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_mins(1);
 
 /// Of `/proc/PID/stat`.
 const TICKS: f64 = 100.0;
