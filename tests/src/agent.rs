@@ -1,7 +1,6 @@
 //! The real `charliehub-edge-agent`, as built next to the tests, on this host or inside a network namespace.
 
 use std::{
-    fs::File,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
@@ -9,10 +8,11 @@ use std::{
 };
 
 use charliehub_proto::finding::{Finding, Status};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::net::TcpStream;
 
-use crate::{Answer, Connection, Home, Output, Process, Signal, process::guarded, provider::built, secs, until};
+use crate::{
+    Answer, Connection, Home, Output, Process, Signal, process::guarded, provider::built, secs, switch::within, until,
+};
 
 pub struct Agent {
     home: Home,
@@ -215,20 +215,8 @@ fn brief(findings: &[Finding]) -> Vec<String> {
     findings.iter().map(|one| format!("{} {} {}: {}", one.status, one.check, one.target, one.text)).collect()
 }
 
-/// A connection that belongs to a namespace is made by a thread that is in it.
 async fn connect_inside(namespace: &str, address: SocketAddr) -> anyhow::Result<TcpStream> {
-    use std::os::fd::AsFd as _;
-    let namespace = format!("/run/netns/{namespace}");
-    let (done, stream) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let connect = || -> std::io::Result<std::net::TcpStream> {
-            let namespace = File::open(namespace)?;
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            std::net::TcpStream::connect_timeout(&address, secs(1))
-        };
-        done.send(connect()).ok();
-    });
-    let stream = stream.await??;
+    let stream = within(namespace, move || std::net::TcpStream::connect_timeout(&address, secs(1))).await?;
     stream.set_nonblocking(true)?;
     Ok(TcpStream::from_std(stream)?)
 }

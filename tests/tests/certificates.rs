@@ -3,25 +3,16 @@
 #![allow(clippy::expect_used, reason = "fails as its stories do")]
 
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command as Blocking,
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
     time::Duration,
 };
 
 use charliehub_proto::finding::{Finding, Status};
-use charliehub_tests::{Agent, Home, Traefik, full, measured, secs, until};
+use charliehub_tests::{Agent, CertCase, Home, Switch, Traefik, full, measured, secs, until};
 use futures_util::{StreamExt as _, stream};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
-    process::Command,
-};
+use tokio::process::Command;
 
 use Status::{Critical, Unknown, Warning};
 
@@ -90,13 +81,13 @@ async fn each_way_in_which_a_certificate_fails_is_seen_and_its_mending_too() {
 async fn seen_and_mended(case: &str, bad: Option<Bad>) -> Duration {
     let home = Home::new();
     let domain = if case == "wildcard-deep" { "a.b.example.test" } else { "app.example.test" };
-    let good = Made::new(&home, "good", domain, "valid", "Good Root").await;
+    let good = CertCase::make(&home, "good", domain, "valid", "Good Root").await;
     let root = if case == "untrusted-ca" { "Untrusted Root" } else { "Bad Root" };
-    let other = Made::new(&home, "other", domain, case, root).await;
+    let other = CertCase::make(&home, "other", domain, case, root).await;
     let target = home.join("acme.json");
-    let switch = Switch::to(&home, good.port.expect("a port")).await;
+    let switch = Switch::to(&home, good.port.expect("a port"));
     good.store(&target);
-    let agent = Agent::start(&home, &settings(&target, switch.address, domain, &[&good, &other])).await;
+    let agent = Agent::start(&home, &settings(&target, switch.address(), domain, &[&good, &other])).await;
     let (calm, _) = agent
         .until("all is well", budget(secs(30)), |findings| {
             has(findings, "certificate", domain, Status::Ok)
@@ -247,7 +238,7 @@ fn not_ok(findings: &[Finding], concerns: impl Fn(&Finding) -> bool) -> Vec<Stri
     bad.map(|finding| format!("{} {}: {}", finding.check, finding.target, finding.text)).collect()
 }
 
-fn settings(acme_json: &Path, entry_point: SocketAddr, domain: &str, made: &[&Made]) -> String {
+fn settings(acme_json: &Path, entry_point: SocketAddr, domain: &str, made: &[&CertCase]) -> String {
     let roots: Vec<String> = made.iter().map(|made| format!("\"{}\"", made.dir.join("root.pem").display())).collect();
     format!(
         "{timing}\n[certificates]\nacme_json = [\"{acme_json}\"]\nauthorities = [{}]\n{windows}\n\
@@ -283,71 +274,6 @@ async fn fingerprint(pem: &Path) -> String {
 /// The `NAME=value` of what a tool says.
 fn value(said: &str, name: &str) -> Option<String> {
     said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
-}
-
-/// What `cert-case` made, and serves where it can.
-struct Made {
-    dir: PathBuf,
-    port: Option<u16>,
-}
-
-impl Made {
-    async fn new(home: &Home, name: &str, domain: &str, case: &str, root: &str) -> Self {
-        let dir = home.join(name);
-        let mut command = tool("cert-case");
-        command.env("ROOT_NAME", root).arg("--work").arg(&dir).args(["--domain", domain]);
-        // It cannot be served.
-        if case != "corrupt-leaf" {
-            command.args(["--serve", &home.port().to_string()]);
-        }
-        let said = run(command.arg(case)).await;
-        Self { port: value(&said, "PORT").map(|port| port.parse().expect("a port")), dir }
-    }
-
-    /// As its `acme.json` is, so becomes that at `path`, at once.
-    fn store(&self, path: &Path) {
-        let (from, draft) = (self.dir.join("acme.json"), path.with_extension("draft"));
-        match fs::copy(&from, &draft) {
-            Ok(_) => fs::rename(&draft, path).expect("a file in its place"),
-            Err(_) => fs::remove_file(path).expect("no file any more"),
-        }
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/cert-case");
-        Blocking::new(tool).args(["down", "--work"]).arg(&self.dir).output().ok();
-    }
-}
-
-/// An address that leads to one port or another, so that what is served changes at once.
-struct Switch {
-    address: SocketAddr,
-    port: Arc<AtomicU16>,
-}
-
-impl Switch {
-    async fn to(home: &Home, port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
-        let (address, port) = (listener.local_addr().expect("an address"), Arc::new(AtomicU16::new(port)));
-        let (leads, tasks) = (port.clone(), home.tasks().clone());
-        home.tasks().spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let port = leads.load(Ordering::SeqCst);
-                tasks.spawn(async move {
-                    if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await {
-                        copy_bidirectional(&mut client, &mut server).await.ok();
-                    }
-                });
-            }
-        });
-        Self { address, port }
-    }
-
-    fn turn_to(&self, port: u16) {
-        self.port.store(port, Ordering::SeqCst);
-    }
 }
 
 /// A real ACME server, and a real Traefik that gets its certificates there.

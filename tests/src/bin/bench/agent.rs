@@ -6,13 +6,14 @@
 use std::{
     fmt::Write as _,
     fs,
+    net::SocketAddr,
     path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
-use charliehub_tests::{Agent, Home, Lab, secs};
+use charliehub_tests::{Agent, CertCase, Home, Lab, Switch, secs};
 use tokio::time::sleep;
 
 use crate::{memory::mebibytes, report::Report};
@@ -54,11 +55,12 @@ async fn large(report: &mut Report) -> anyhow::Result<()> {
             rules.display()
         ),
     )?;
-    let certificates = Certificates::served(&home, &hub)?;
+    let made = CertCase::make(&home, "certificates", "a.example.test", "wildcard", "Bench Root").await;
+    let served = Switch::inside(&home, &hub, made.port.context("it is not served")?).await;
     let settings = format!(
         "[timing]\nwireguard = \"2s\"\nfirewall = \"2s\"\ncertificates = \"2s\"\nhost = \"2s\"\n{}{}{}",
         lab.settings(),
-        certificates.settings(),
+        certificates(&made, served.address()),
         firewall(&rules)
     );
     let agent = Agent::start_in(&home, &settings, &hub).await;
@@ -88,7 +90,7 @@ async fn large(report: &mut Report) -> anyhow::Result<()> {
     );
     report.value("MiB resident with 50 tunnels, 500 rules, 100 names", mebibytes(agent.pid(), "VmRSS")?);
 
-    let script = script(&lab, &certificates);
+    let script = script(&lab, served.address());
     let peer = script_cost(&hub, &script)? * 1e3;
     report.value("the same by a script: wg, iptables-save, ping, openssl: ms of a core", peer);
     report.value("times as much as the agent", peer / per_round);
@@ -138,50 +140,19 @@ fn firewall(rules: &Path) -> String {
     )
 }
 
-/// A certificate for all names, in an acme.json and served in the hub's namespace.
-struct Certificates {
-    work: std::path::PathBuf,
-    port: u16,
-}
-
-impl Certificates {
-    fn served(home: &Home, hub: &str) -> anyhow::Result<Self> {
-        let work = home.join("certificates");
-        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/cert-case");
-        let log = home.join("cert-case.log");
-        let line = format!(
-            "{} --work {} --domain a.example.test --serve wildcard > {} 2>&1",
-            tool.display(),
-            work.display(),
-            log.display()
-        );
-        inside(hub, &line)?;
-        let said = fs::read_to_string(&log)?;
-        let port = said.lines().find_map(|line| line.strip_prefix("PORT=")).context("no port")?.parse()?;
-        Ok(Self { work, port })
-    }
-
-    fn settings(&self) -> String {
-        let names: Vec<String> = (0..NAMES).map(|n| format!("\"n{n}.example.test\"")).collect();
-        format!(
-            "[certificates]\nentry_points = {{ websecure = \"127.0.0.1:{}\" }}\nacme_json = [\"{1}/acme.json\"]\n\
-             authorities = [\"{1}/root.pem\"]\n[policy.certificates]\nnames = [{2}]\n",
-            self.port,
-            self.work.display(),
-            names.join(", ")
-        )
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/cert-case");
-        Command::new(tool).arg("down").arg("--work").arg(&self.work).output().ok();
-    }
+/// A certificate for all names, in an acme.json and served on the hub.
+fn certificates(made: &CertCase, served: SocketAddr) -> String {
+    let names: Vec<String> = (0..NAMES).map(|n| format!("\"n{n}.example.test\"")).collect();
+    format!(
+        "[certificates]\nentry_points = {{ websecure = \"{served}\" }}\nacme_json = [\"{0}/acme.json\"]\n\
+         authorities = [\"{0}/root.pem\"]\n[policy.certificates]\nnames = [{1}]\n",
+        made.dir.display(),
+        names.join(", ")
+    )
 }
 
 /// What people have: the usual programs, one after the other.
-fn script(lab: &Lab, certificates: &Certificates) -> String {
+fn script(lab: &Lab, served: SocketAddr) -> String {
     let mut text = String::new();
     for site in lab.sites() {
         let _ = writeln!(text, "ping -c 1 -W 1 -I {} {} >/dev/null", site.interface, site.end);
@@ -193,8 +164,7 @@ fn script(lab: &Lab, certificates: &Certificates) -> String {
     for n in 0..NAMES {
         let _ = writeln!(
             text,
-            "openssl s_client -connect 127.0.0.1:{} -servername n{n}.example.test </dev/null 2>/dev/null | openssl x509 -noout -enddate >/dev/null",
-            certificates.port
+            "openssl s_client -connect {served} -servername n{n}.example.test </dev/null 2>/dev/null | openssl x509 -noout -enddate >/dev/null"
         );
     }
     text
