@@ -53,7 +53,7 @@ mod watch;
 pub const CHECKS: &[Check] = &[
     Check {
         name: judge::SERVED,
-        what: "What the entry point serves for a name, by a handshake with SNI on its real socket",
+        what: "what the entry point serves for a name, by a handshake with SNI on its real socket",
         why: "It is what visitors get. Critical: expired or not yet valid, for another name, self-signed, without its \
               intermediate or with an expired one, from nobody whom clients trust, not for servers, Traefik's default one; less \
               than a quarter left of the time in which Traefik renews (30 days of 90, 2 days of 6). Warning: less than three \
@@ -63,14 +63,14 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: judge::STORED,
-        what: "What acme.json holds for a name, of all resolvers; any that fits counts",
+        what: "what acme.json holds for a name, of all resolvers; any that fits counts",
         why: "It is what Traefik serves after its next start. What is wrong with the certificate itself is told once, by \
               `certificate`, while the same one is served. Critical: it is not a certificate, or the key beside it is \
               another's. Warning: its leaf is not the first of the chain.",
     },
     Check {
         name: judge::STORAGE,
-        what: "Each acme.json: its mode, and that it is whole",
+        what: "each acme.json: its mode, and that it is whole",
         why: "With a mode above 600 Traefik starts without its resolver, so that is critical at once, though everything is \
               served still. Traefik rewrites the file in place: torn once is unknown, three times in 10 s critical. Empty, or \
               without a certificate, is a warning where one is expected.",

@@ -23,7 +23,7 @@ use crate::{catalogue::Check, clock::Now, config, look::Look, sample::Sample};
 pub const CHECKS: &[Check] = &[
     Check {
         name: "file-mode",
-        what: "Mode, owner, group and kind of the files and directories that the policy names",
+        what: "mode, owner, group and kind of the files and directories that the policy names",
         why: "Code and settings that nobody may change, secrets that nobody else may read, data that its service can write. \
               Critical: a link in place of a file, what everyone may write, a secret that everyone may read, a named path that \
               is not there. Warning: any other difference, a glob that matches nothing. The remedy is the exact command. Right \
@@ -31,38 +31,38 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "unit",
-        what: "Services and timers of systemd: active, enabled, not failed, not restarting",
+        what: "services and timers of systemd: active, enabled, not failed, not restarting",
         why: "Critical: not running, failed, or not there. Warning: not enabled, so that it is gone after the next reboot; \
               restarted by itself twice or more within `host.restart_window`; a timer without a next run. See `systemctl \
               status` and `journalctl -u`.",
     },
     Check {
         name: "container",
-        what: "Containers: running, healthy where they have a health check, not restarting",
+        what: "containers: running, healthy where they have a health check, not restarting",
         why: "Critical: not there, not running, unhealthy. Warning: restarted by itself twice or more within \
               `host.restart_window`. Read from Docker's socket (`host.docker`), podman's too. See `docker logs`.",
     },
     Check {
         name: "mqtt-broker",
-        what: "The broker of the gateways takes a connection and our subscription",
+        what: "the broker of the gateways takes a connection and our subscription",
         why: "Critical: no connection, or a certificate that is not valid. Unknown: it does not let us in. While it is not ok, \
               the gateways are unknown.",
     },
     Check {
         name: "gateway",
-        what: "The age of the last message of each MQTT gateway",
+        what: "the age of the last message of each MQTT gateway",
         why: "Warning: silent for more than `max_age`; critical: for twice as long. Only the time that we listened counts, and \
               retained messages do not. Unknown after a start until the first message, or until `max_age` is over.",
     },
     Check {
         name: "disk",
-        what: "Free room and free inodes of the file system of a path",
+        what: "free room and free inodes of the file system of a path",
         why: "A full disk ends databases and renewals. Warning and critical: less free than so many percent, as `df` counts; \
               critical: the kernel made it read-only.",
     },
     Check {
         name: "recent",
-        what: "The age of the newest file of a glob: the last backup, the last rotation of secrets",
+        what: "the age of the newest file of a glob: the last backup, the last rotation of secrets",
         why: "Warning: older than `max_age`; critical: half as old again, or no file at all. Empty files do not count. Unknown \
               while the hour cannot be believed.",
     },

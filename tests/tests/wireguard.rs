@@ -174,6 +174,14 @@ async fn every_fault_of_a_tunnel_is_found_and_mended() {
     let patience = if full() { secs(400) } else { secs(30) };
     let (_, took) = agent.until("every site is well", patience, is_well).await;
     measured("from the start of the agent to all ok", took);
+    // Live and left alone: nothing is said.
+    let quiet = if full() { secs(300) } else { secs(5) };
+    let left_alone = Instant::now();
+    while left_alone.elapsed() < quiet {
+        let findings = agent.findings().await;
+        assert!(is_well(&findings), "{findings:?}");
+        tokio::time::sleep(ms(200)).await;
+    }
     let metrics = agent.metrics().await;
     let sites = lab.sites().to_vec();
     for name in ["latest_handshake_seconds", "transfer_bytes_total", "reachable", "rtt_seconds"] {

@@ -50,6 +50,7 @@ pub(crate) async fn run(program: &Path, arguments: &[&str], input: &[u8]) -> io:
         .args(arguments)
         .env("LC_ALL", "C")
         .env("XTABLES_LOCKFILE", "/dev/null") // a trial restore holds up nobody, and /run may not be writable
+        .env_remove("NOTIFY_SOCKET") // it is not its to speak for the agent
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// As Docker 28 and podman 4.3 answered, but for what we do not read.
+    /// In the form in which Docker and podman answer, but for what we do not read.
     fn facts(state: &str, restarts: u64) -> Facts {
         serde_json::from_str(&format!(r#"{{"Id":"9f","Name":"/x","RestartCount":{restarts},"State":{state}}}"#))
             .unwrap()

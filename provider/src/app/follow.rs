@@ -178,7 +178,6 @@ impl Follow {
         let started = Instant::now();
         let (held, forked, changed) = (reading.held, reading.forked, reading.rows.len());
         if forked {
-            counter!(name::FORKS).increment(1);
             tracing::error!(
                 revision = held.revision,
                 "what was held is not in this database's history: commits were lost in a failover, or a backup was \
@@ -192,6 +191,9 @@ impl Follow {
         };
         self.changed.push((which, held.revision));
         let outcome = self.publisher.take(reading, started);
+        if forked {
+            counter!(name::FORKS).increment(1); // who reads it finds what was read again
+        }
         self.status.read(forked);
         self.changes.notify_one();
         let took = started.elapsed();
