@@ -139,7 +139,7 @@ impl World {
 }
 
 /// Everything in the guest is slow.
-const LIMIT: Duration = secs(20);
+const LIMIT: Duration = secs(30);
 
 const UK: [&str; 7] = [
     "wg-handshake wg0",
@@ -191,13 +191,11 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
     let sources: Vec<Option<&str>> = of_tunnel.map(|one| one.source.as_deref()).collect();
     assert_eq!(sources, [Some("netlink"); 2], "from the kernel");
     let peer = format!("wg set wg0 peer {far}");
-    let cases: [(String, Status, &[&str]); 7] = [
+    let cases: [(String, Status, &[&str]); 5] = [
         (format!("{peer} remove"), Status::Critical, &["wg-peer wg0"]),
         (format!("{peer} allowed-ips 10.9.0.2/32"), Status::Critical, &["wg-peer wg0"]),
         (format!("{peer} persistent-keepalive off"), Status::Warning, &["wg-peer wg0"]),
         ("wg set wg0 listen-port 51999".to_owned(), Status::Warning, &["wg-interface wg0"]),
-        ("ip link set wg0 mtu 1300".to_owned(), Status::Warning, &["wg-interface wg0"]),
-        ("ip route del 10.44.0.0/16 dev wg0".to_owned(), Status::Critical, &["wg-route 10.44.0.0/16"]),
         // The kernel takes the routes with the link.
         ("ip link set wg0 down".to_owned(), Status::Critical, &["wg-interface wg0", "wg-route 10.44.0.0/16"]),
     ];
