@@ -162,7 +162,7 @@ impl Traefik {
     }
 
     pub async fn until(&self, url: &str, right: impl Fn(&Answer) -> bool) -> (Answer, Duration) {
-        until(url, secs(10), async || {
+        until(url, secs(20), async || {
             let answer = self.client().get(url).await.map_err(|e| format!("{e:#}"))?;
             if right(&answer) { Ok(answer) } else { Err(format!("{} {:?}", answer.status, answer.text())) }
         })

@@ -59,7 +59,7 @@ impl World {
 
     /// What `/api/instances` says of `hub2`, once that is right.
     pub async fn until_instance(&self, what: &str, right: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-        until(what, secs(10), async || {
+        until(what, secs(20), async || {
             let answer = self.provider.get("/api/instances").await.json();
             let hub2 = answer.as_array().and_then(|all| all.iter().find(|one| one["name"] == "hub2")).cloned();
             hub2.filter(&right).ok_or(answer)
