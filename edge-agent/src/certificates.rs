@@ -83,7 +83,8 @@ pub const CHECKS: &[Check] = &[
     },
 ];
 
-/// An entry point that failed so often in one look, and never answered in it, is not asked again in it.
+/// An entry point that failed so often in one look, and never answered in it, is not asked again in it; once the look's time
+/// is over, one that failed at all.
 const GIVEN_UP: u32 = 3;
 
 /// The group.
@@ -179,14 +180,16 @@ impl Certificates {
         let until = tokio::time::Instant::now() + self.settings.handshake;
         let silent = &Mutex::new(BTreeMap::<SocketAddr, (u32, String)>::new());
         let asking = picked.into_iter().map(|(name, at)| async move {
+            // A look ends in time, however slow they are.
+            let is_late = tokio::time::Instant::now() > until;
             let given_up = {
                 let silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
-                silent.get(&at).filter(|(times, _)| *times >= GIVEN_UP).map(|(_, why)| why.clone())
+                silent.get(&at).filter(|(times, _)| is_late || *times >= GIVEN_UP).map(|(_, why)| why.clone())
             };
             let answer = match given_up {
                 Some(why) => Answer::Unreachable(why),
-                // A look ends in time, however slow they are: the next one asks for the rest.
-                None if tokio::time::Instant::now() > until => return None,
+                // It answers, so the next look asks for the rest.
+                None if is_late => return None,
                 None => asker.ask(at, &name::asked(&name)).await,
             };
             let mut silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
