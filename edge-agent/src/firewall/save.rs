@@ -125,7 +125,8 @@ fn printed_by(header: &str) -> Option<Backend> {
 fn add(table: &mut Table, number: usize, line: &str, services: &Services) -> Result<(), String> {
     if let Some(declared) = line.strip_prefix(':') {
         let mut words = declared.split_whitespace();
-        let chain = table.chains.entry(words.next().unwrap_or_default().to_owned()).or_default();
+        let name = words.next().ok_or("it names no chain")?;
+        let chain = table.chains.entry(name.to_owned()).or_default();
         chain.policy = words.next().filter(|policy| *policy != "-").map(str::to_owned);
         chain.line = Some(number);
         return Ok(());
@@ -239,6 +240,8 @@ mod tests {
         assert_eq!(read.tables["raw"].unreadable, Some((2, "`-D` is not read here".to_owned())));
         assert_eq!(read.tables["nat"].unreadable, Some((5, "a quote is not closed".to_owned())));
         assert_eq!(read.tables["filter"].unreadable, None);
+        let nameless = parsed("*raw\n:\nCOMMIT\n");
+        assert_eq!(nameless.tables["raw"].unreadable, Some((2, "it names no chain".to_owned())));
         assert!(parsed("what is this\n").tables["?"].unreadable.is_some());
     }
 
