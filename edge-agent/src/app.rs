@@ -3,7 +3,6 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use charliehub_proto::expected::Expected;
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
@@ -14,8 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    expect::{self, Kept},
-    groups, metrics,
+    expect, groups, metrics,
     provider::Provider,
     report::{self, Post},
     rounds::Shared,
@@ -106,12 +104,11 @@ impl Generation {
     fn begin(config: &Arc<Config>, shared: &Arc<Shared>, post: Option<&Arc<Post>>) -> anyhow::Result<Self> {
         let this = Self { tasks: TaskTracker::new(), stop: CancellationToken::new() };
         let state = Arc::new(State::default());
-        let kept = Kept::below(&config.state_dir).load().filter(|kept| kept.agent == config.name);
-        let kept = if config.provider.is_some() { kept.unwrap_or_default() } else { Expected::default() };
-        shared.expect(expect::merge(kept, config));
+        let held = expect::held(config);
+        shared.expect(expect::merge(held.clone().unwrap_or_default(), config));
         if let (Some(settings), Some(post)) = (&config.provider, post) {
             let provider = Provider::new(settings)?;
-            let follow = expect::follow(provider.clone(), config.clone(), shared.clone(), state.clone());
+            let follow = expect::follow(provider.clone(), held, config.clone(), shared.clone(), state.clone());
             let stop = this.stop.clone();
             this.tasks.spawn(async move {
                 tokio::select! { () = follow => {}, () = stop.cancelled() => {} }

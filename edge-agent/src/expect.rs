@@ -106,6 +106,12 @@ impl Kept {
     }
 }
 
+/// What the provider said last to this agent. None: never heard, or there is no provider.
+pub fn held(config: &Config) -> Option<Expected> {
+    config.provider.as_ref()?;
+    Kept::below(&config.state_dir).load().filter(|kept| kept.agent == config.name)
+}
+
 /// An answer of `/expected`.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -114,10 +120,16 @@ enum Answer {
     Whole(Expected),
 }
 
-/// Follows the provider for ever: holds a question open until something else is expected, merges, and tells the groups.
-pub async fn follow(provider: Provider, config: Arc<Config>, shared: Arc<Shared>, state: Arc<State>) {
+/// Follows the provider for ever, from what is held on: keeps a question open until something else is expected, merges, and
+/// tells the groups.
+pub async fn follow(
+    provider: Provider,
+    mut held: Option<Expected>,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    state: Arc<State>,
+) {
     let kept = Kept::below(&config.state_dir);
-    let mut held = kept.load().filter(|kept| kept.agent == config.name);
     let mut has_missed = false;
     let mut pause = Pause::default();
     loop {

@@ -8,7 +8,7 @@ use std::{
 use charliehub_proto::finding::{Finding, Status};
 use tokio::sync::watch;
 
-use crate::steady::Key;
+use crate::steady::{Key, key_of};
 
 /// The table.
 #[derive(Debug)]
@@ -27,8 +27,7 @@ impl Default for Findings {
 impl Findings {
     /// Replaces what a group believes. Each target whose status is another than before is told in the log.
     pub fn replace(&self, group: &'static str, findings: impl IntoIterator<Item = Finding>) {
-        let next: BTreeMap<Key, Finding> =
-            findings.into_iter().map(|one| ((one.check.clone(), one.target.clone()), one)).collect();
+        let next: BTreeMap<Key, Finding> = findings.into_iter().map(|one| (key_of(&one), one)).collect();
         let mut groups = self.lock();
         let last = groups.entry(group).or_default();
         let mut has_changed = last.keys().any(|key| !next.contains_key(key));

@@ -28,8 +28,7 @@ pub fn spawn(
     stop: &CancellationToken,
 ) {
     let timing = &config.timing;
-    let rules = Rules { clear: timing.clear, flapping: timing.flapping };
-    let pace = |every: Duration| Pace { every, doubt: timing.doubt, rules };
+    let pace = |every: Duration| Pace { every, doubt: timing.doubt, rules: timing.into() };
     macro_rules! group {
         ($every:expr, $config:ident => $make:expr) => {{
             let $config = config.clone();
@@ -55,7 +54,7 @@ pub async fn once(config: &Config, expected: Expected, patience: Duration) -> On
     let shared = Shared::default();
     let expected = Arc::new(expected);
     let until = Instant::now() + patience;
-    let rules = Rules { clear: config.timing.clear, flapping: config.timing.flapping };
+    let rules = Rules::from(&config.timing);
     let (wireguard, reach, mtu, firewall, certificates, host) = tokio::join!(
         looked(WireGuard::new(&config.wireguard), &expected, &shared, rules, until),
         looked(Reach::new(&config.wireguard), &expected, &shared, rules, until),

@@ -31,7 +31,7 @@ use crate::{
     rounds::Shared,
     spool::Spool,
     state::State,
-    steady::Key,
+    steady::{Key, key_of},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,13 +79,12 @@ pub async fn make(shared: Arc<Shared>, post: Arc<Post>, every: Duration, stop: C
         };
         changes.mark_unchanged();
         let all = shared.findings.all();
-        let now: BTreeMap<Key, Status> =
-            all.iter().map(|one| ((one.check.clone(), one.target.clone()), one.status)).collect();
+        let now: BTreeMap<Key, Status> = all.iter().map(|one| (key_of(one), one.status)).collect();
         let is_news = now != told;
         if is_due || is_news {
             let has_gone = told.keys().any(|key| !now.contains_key(key));
             let is_complete = is_due || has_gone;
-            let is_new = |one: &Finding| told.get(&(one.check.clone(), one.target.clone())) != Some(&one.status);
+            let is_new = |one: &Finding| told.get(&key_of(one)) != Some(&one.status);
             let report = Report {
                 install: Uuid::nil(),
                 seq: 0,

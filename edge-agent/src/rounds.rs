@@ -6,7 +6,7 @@ use std::{
     any::Any,
     collections::BTreeMap,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -68,19 +68,23 @@ struct Beat {
 impl Beats {
     fn beat(&self, group: &'static str, every: Duration) {
         let allowed = PATIENCE + every * LONGEST_PAUSE;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(group, Beat { last: clock::boot(), allowed });
+        self.lock().insert(group, Beat { last: clock::boot(), allowed });
     }
 
     fn end(&self, group: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+        self.lock().remove(group);
     }
 
     /// The groups that stand still, though each look has a deadline.
     pub fn still(&self) -> Vec<&'static str> {
         let now = clock::boot();
-        let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let beats = self.lock();
         let still = beats.iter().filter(|(_, beat)| now.saturating_sub(beat.last) > beat.allowed);
         still.map(|(group, _)| *group).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Beat>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What one look says of one target, before a single lost probe is told from an outage.
 
-use charliehub_proto::finding::Status;
+use charliehub_proto::finding::{Finding, Status};
+use jiff::Timestamp;
 
 /// One look at one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,23 @@ impl Sample {
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
+    }
+
+    /// What is believed of it since then, as it was seen now.
+    pub fn believed(self, since: Timestamp, seen: Timestamp) -> Finding {
+        Finding {
+            check: self.check.to_owned(),
+            target: self.target,
+            site: self.site,
+            status: self.status,
+            text: self.text,
+            observed: self.observed,
+            expected: self.expected,
+            source: self.source,
+            remedy: self.remedy,
+            since,
+            seen,
+        }
     }
 
     #[must_use]

@@ -66,26 +66,16 @@ const HEAD: usize = 10;
 impl Spool {
     /// Opens what a former start left, and cuts off what is torn.
     pub fn open(state_dir: &Path, bounds: Bounds) -> io::Result<Self> {
-        let dir = state_dir.join("spool");
-        fs::create_dir_all(&dir)?;
+        let mut spool = Self::without_disk(state_dir, bounds);
+        fs::create_dir_all(&spool.dir)?;
         let mut files: Vec<u64> = Vec::new();
-        for entry in fs::read_dir(&dir)? {
+        for entry in fs::read_dir(&spool.dir)? {
             let name = entry?.file_name();
             files
                 .extend(name.to_str().and_then(|name| name.strip_suffix(".jsonl")).and_then(|n| n.parse::<u64>().ok()));
         }
         files.sort_unstable();
-        let mut spool = Self {
-            dir,
-            bounds,
-            install: Uuid::new_v4(),
-            seq: 0,
-            next: files.last().map_or(1, |last| last + 1),
-            lines: VecDeque::new(),
-            memory: VecDeque::new(),
-            bytes: 0,
-            lost: 0,
-        };
+        spool.next = files.last().map_or(1, |last| last + 1);
         for file in files {
             spool.recover(file)?;
         }

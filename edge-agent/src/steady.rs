@@ -13,7 +13,7 @@ use std::{
 use charliehub_proto::finding::{Finding, Status};
 use jiff::Timestamp;
 
-use crate::{clock::Now, sample::Sample};
+use crate::{clock::Now, config::Timing, sample::Sample};
 
 /// So many changes within the window are flapping.
 const CHANGES: usize = 6;
@@ -25,6 +25,12 @@ pub struct Rules {
     pub clear: Duration,
     /// The window of flapping, and how long its worst is held.
     pub flapping: Duration,
+}
+
+impl From<&Timing> for Rules {
+    fn from(timing: &Timing) -> Self {
+        Self { clear: timing.clear, flapping: timing.flapping }
+    }
 }
 
 /// A target of a check.
@@ -68,9 +74,10 @@ struct Calm {
 impl Steady {
     /// With what was believed before, by an earlier build of the same group.
     pub fn new(rules: Rules, believed: impl IntoIterator<Item = Finding>) -> Self {
-        let targets = believed.into_iter().filter(|finding| finding.check != FLAPPING).map(|finding| {
-            (key(&finding.check, &finding.target), Target { believed: Some(finding), ..Target::default() })
-        });
+        let targets = believed
+            .into_iter()
+            .filter(|finding| finding.check != FLAPPING)
+            .map(|finding| (key_of(&finding), Target { believed: Some(finding), ..Target::default() }));
         Self { rules, targets: targets.collect() }
     }
 
@@ -141,6 +148,11 @@ fn key(check: &str, target: &str) -> Key {
     (check.to_owned(), target.to_owned())
 }
 
+/// What a finding is of.
+pub fn key_of(finding: &Finding) -> Key {
+    key(&finding.check, &finding.target)
+}
+
 impl Target {
     fn take(&mut self, sample: Sample, now: Now, rules: Rules) {
         if self.held.is_some_and(|(until, _)| now.boot >= until) {
@@ -154,7 +166,7 @@ impl Target {
                 self.worse = None;
                 self.better.clear();
                 let since = self.believed.as_ref().map_or(now.wall, |finding| finding.since);
-                self.believed = Some(finding(sample, since, now));
+                self.believed = Some(sample.believed(since, now.wall));
             }
             Ordering::Greater => {
                 self.better.clear();
@@ -189,7 +201,7 @@ impl Target {
 
     fn change(&mut self, sample: Sample, since: Timestamp, now: Now, is_first: bool, rules: Rules) {
         let status = sample.status;
-        self.believed = Some(finding(sample, since, now));
+        self.believed = Some(sample.believed(since, now.wall));
         if is_first {
             return;
         }
@@ -229,22 +241,6 @@ impl Target {
         if let Some(finding) = &mut self.believed {
             finding.seen = now.wall;
         }
-    }
-}
-
-fn finding(sample: Sample, since: Timestamp, now: Now) -> Finding {
-    Finding {
-        check: sample.check.to_owned(),
-        target: sample.target,
-        site: sample.site,
-        status: sample.status,
-        text: sample.text,
-        observed: sample.observed,
-        expected: sample.expected,
-        source: sample.source,
-        remedy: sample.remedy,
-        since,
-        seen: now.wall,
     }
 }
 

@@ -3,7 +3,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a story fails by panicking")]
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use charliehub_proto::finding::{Finding, Status};
 use charliehub_tests::{Agent, CertCase, Lab, Row, Site, Switch, World, full, measured, ms, secs, until};
@@ -49,12 +49,6 @@ impl Edge {
         let line = output.out.lines().find(|line| line.contains(check) && line.contains(target)).unwrap_or_default();
         assert!(line.starts_with(status.as_str()), "{}", output.out);
         finding
-    }
-
-    fn on_hub(&self, line: &str) {
-        let net = format!("--net=/run/netns/{}", self.lab.hub());
-        let status = Command::new("nsenter").args([&net, "--", "sh", "-c", line]).status().unwrap();
-        assert!(status.success(), "{line}: {status}");
     }
 }
 
@@ -112,8 +106,10 @@ async fn what_breaks_on_the_hub_shows_everywhere_and_goes_when_it_is_mended() {
         wrong.dir.join("root.pem").display(),
     );
     let edge = Edge { agent: Agent::new(&world.home, &settings).inside(&hub), world, lab };
-    edge.on_hub(&DELETE.replace(" -D ", " -A "));
-    edge.on_hub(&format!("iptables-nft-save > {0}/rules.v4; ip6tables-nft-save > {0}/rules.v6", rules.display()));
+    edge.lab.on_hub(&DELETE.replace(" -D ", " -A ")).await;
+    edge.lab
+        .on_hub(&format!("iptables-nft-save > {0}/rules.v4; ip6tables-nft-save > {0}/rules.v6", rules.display()))
+        .await;
     let mut edge = edge;
     edge.agent.up().await;
     for (check, target) in
@@ -126,10 +122,10 @@ async fn what_breaks_on_the_hub_shows_everywhere_and_goes_when_it_is_mended() {
     edge.until("wg-reachable", "wg-fr", Status::Critical, secs(14)).await;
     edge.lab.undo("fr").await;
 
-    edge.on_hub(DELETE);
+    edge.lab.on_hub(DELETE).await;
     let finding = edge.until("firewall-required", RULE, Status::Critical, secs(5) + ms(500)).await;
     let remedy = finding.remedy.unwrap();
-    edge.on_hub(&remedy);
+    edge.lab.on_hub(&remedy).await;
     edge.until("firewall-required", RULE, Status::Ok, secs(40)).await;
 
     served.turn_to(wrong.port.unwrap());

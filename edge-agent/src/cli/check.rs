@@ -10,11 +10,7 @@ use jiff::Timestamp;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::print;
-use crate::{
-    config::Config,
-    expect::{self, Kept},
-    groups,
-};
+use crate::{config::Config, expect, groups};
 
 /// A running agent answers at once, or there is none.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,23 +46,13 @@ pub(super) async fn find(config: &Config) -> Found {
     if let Some(findings) = timeout(PATIENCE, ask(config)).await.ok().flatten() {
         return Found { findings, is_own: false };
     }
-    let kept = Kept::below(&config.state_dir).load().filter(|kept| kept.agent == config.name);
-    let expected = expect::merge(kept.unwrap_or_default(), config);
+    let expected = expect::merge(expect::held(config).unwrap_or_default(), config);
     let once = Box::pin(groups::once(config, expected, LOOK)).await;
     let mut findings = once.shared.findings.all();
     let now = Timestamp::now();
-    findings.extend(once.unconfirmed.into_iter().map(|sample| Finding {
-        check: sample.check.to_owned(),
-        target: sample.target,
-        site: sample.site,
-        status: sample.status,
-        text: format!("{} (not confirmed: too few looks)", sample.text),
-        observed: sample.observed,
-        expected: sample.expected,
-        source: sample.source,
-        remedy: sample.remedy,
-        since: now,
-        seen: now,
+    findings.extend(once.unconfirmed.into_iter().map(|mut sample| {
+        sample.text += " (not confirmed: too few looks)";
+        sample.believed(now, now)
     }));
     findings.sort_by(|a, b| (&a.check, &a.target).cmp(&(&b.check, &b.target)));
     Found { findings, is_own: true }

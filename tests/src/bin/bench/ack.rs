@@ -2,12 +2,10 @@
 //! runs, what that takes of a core, and how long `/debug` takes.
 
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use charliehub_tests::{Traefik, secs};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -15,6 +13,7 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::{
     keepalive::{Connection, pause},
+    processor::ticks,
     report::{Report, Samples},
     routes::{self, SWITCH},
     setup::Setup,
@@ -167,14 +166,6 @@ fn request(setup: &Setup, path: &str) -> Vec<u8> {
 
 fn milliseconds(from: Timestamp, to: Timestamp) -> anyhow::Result<f64> {
     Ok((to - from).total(jiff::Unit::Nanosecond)? / 1e6)
-}
-
-/// Processor time that a process has had, in hundredths of a second.
-fn ticks(pid: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, rest) = stat.rsplit_once(')').context("no stat")?;
-    let field = |n: usize| rest.split_whitespace().nth(n).and_then(|text| text.parse::<f64>().ok());
-    field(11).zip(field(12)).map(|(user, system)| user + system).context("no times")
 }
 
 fn share(ticks: f64, of: Duration) -> f64 {

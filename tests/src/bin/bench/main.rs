@@ -12,6 +12,7 @@ mod import;
 mod keepalive;
 mod live;
 mod memory;
+mod processor;
 mod report;
 mod routes;
 mod rows;
