@@ -162,9 +162,10 @@ pub struct Domain {
     pub redirect_permanent: bool,
     pub redirect_keep_path: bool,
     pub maintenance_message: Option<String>,
-    pub rate_limit: Option<RateLimit>,
-    pub health_check: Option<HealthCheck>,
-    pub sticky: Option<Sticky>,
+    // Boxed, since few rows have them, and there may be a million rows.
+    pub rate_limit: Option<Box<RateLimit>>,
+    pub health_check: Option<Box<HealthCheck>>,
+    pub sticky: Option<Box<Sticky>>,
     /// Overrides the compiled priority, 1 to 1,000,000.
     pub priority: Option<u32>,
     pub dns_mode: DnsMode,

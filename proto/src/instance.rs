@@ -103,6 +103,20 @@ pub struct ServerHealth {
     pub owner: Option<Owner>,
 }
 
+/// The part of the rows that an instance is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct InstancePart {
+    /// What its `[[traefik]]` selects: `site=berlin tier=gold share=3/8`.
+    pub selector: String,
+    pub routes: usize,
+    /// Of what is served to those who select this; none: there never was a route.
+    pub digest: Option<String>,
+    pub revision: Option<i64>,
+    /// The newest revision, when it waits for an operator here.
+    pub withheld: Option<i64>,
+}
+
 /// A Traefik that polls, or is configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -111,6 +125,9 @@ pub struct InstanceStatus {
     pub state: InstanceState,
     /// The address of its API, where one is configured.
     pub api: Option<String>,
+    /// None: it is given all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<InstancePart>,
     /// As its API says.
     pub version: Option<String>,
     pub last_poll: Option<Timestamp>,

@@ -199,6 +199,9 @@ pub struct Pinned {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Withheld {
     pub revision: i64,
+    /// Where it waits, as a selector; none: for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     pub at: Timestamp,
     /// What held it back: `guard:empty`, `guard:shrink` and so on.
     pub held_by: String,

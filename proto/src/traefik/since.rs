@@ -31,6 +31,11 @@ impl Version {
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
     }
+
+    /// Whether a router of it can be below others.
+    pub fn has_parents(self) -> bool {
+        self >= PARENTS
+    }
 }
 
 impl fmt::Display for Version {
@@ -122,11 +127,14 @@ const fn v(minor: u32, patch: u32) -> Version {
     Version::new(3, minor, patch)
 }
 
+/// From here on a router can be below others.
+const PARENTS: Version = v(6, 0);
+
 /// Fields that Traefik 3.0.0 did not have, each group once: what is within an unknown field is unknown with it.
 const FIELDS: &[(Kind, &str, Version)] = &[
     (Kind::HttpRouter, "observability", v(3, 0)),
     (Kind::HttpRouter, "observability.traceVerbosity", v(5, 0)),
-    (Kind::HttpRouter, "parentRefs", v(6, 0)),
+    (Kind::HttpRouter, "parentRefs", PARENTS),
     (Kind::HttpModel, "observability", v(3, 0)),
     (Kind::HttpModel, "observability.traceVerbosity", v(5, 0)),
     (Kind::HttpService, "middlewares", v(7, 0)),
