@@ -5,6 +5,8 @@
 
 pub mod health;
 mod inflated;
+mod linger;
+mod pieces;
 mod poll;
 mod stall;
 
@@ -21,7 +23,7 @@ use std::{
 
 use axum::{Router, body::Body, response::IntoResponse as _};
 use futures_util::StreamExt as _;
-use http::{Method, Request, Response, Uri, header};
+use http::{Method, Request, Response, header};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::http1,
@@ -31,24 +33,26 @@ use hyper_util::rt::TokioIo;
 use metrics::{Counter, SharedString, counter, gauge, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
-use self::{poll::Memory, stall::Impatient};
+use self::{linger::Lingering, poll::Memory, stall::Impatient};
 use crate::{
     agents::Agents,
-    api::{Known, Peer, Problem, Route, Said},
+    api::{Brought, Known, Peer, Problem, Route, Said},
     audit::refusals::{Refusal, Refusals},
     auth::{Auth, Hosts},
     instances::Instances,
     metrics as name,
     snapshot::Current,
     status::Status,
+    tls::{Presented, Tls},
 };
 
 /// A connection on which no request came to an end for this long, and none is being answered, is closed. One timer per
@@ -85,6 +89,8 @@ pub struct Server {
 /// One client's connection.
 struct Connection {
     peer: SocketAddr,
+    /// Verified in the handshake, if the client brought one.
+    certificate: Option<Arc<Presented>>,
     /// Requests on a connection come one after the other, so this is never waited for.
     memory: Mutex<Memory>,
     /// Requests that came, and that were answered to the end.
@@ -93,6 +99,10 @@ struct Connection {
 }
 
 impl Connection {
+    fn certificate(&self) -> Option<&Presented> {
+        self.certificate.as_deref()
+    }
+
     /// Ends when the client takes too long to say what it wants.
     async fn idles(&self) {
         let mut before = 0;
@@ -132,7 +142,7 @@ impl Drop for Answering {
 
 impl Server {
     /// Serves until told to stop; then answers what is held and lets every connection finish.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    pub async fn run(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<Tls>>) {
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -154,14 +164,10 @@ impl Server {
             let tls = tls.clone();
             connections.spawn(async move {
                 gauge!(name::CONNECTIONS).increment(1.0);
-                let stream = Impatient::new(stream);
+                let stream = Lingering::new(Impatient::new(stream));
                 match tls {
-                    None => server.connection(stream, peer).await,
-                    Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => server.connection(stream, peer).await,
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
-                        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
-                    },
+                    None => server.connection(stream, peer, None).await,
+                    Some(tls) => Box::pin(server.secure(&tls, stream, peer)).await,
                 }
                 gauge!(name::CONNECTIONS).decrement(1.0);
             });
@@ -173,13 +179,40 @@ impl Server {
         }
     }
 
+    /// Shakes hands; a client whose certificate is bad hears of it.
+    async fn secure<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self: &Arc<Self>,
+        tls: &Arc<Tls>,
+        stream: S,
+        peer: SocketAddr,
+    ) {
+        let (acceptor, loaded) = tls.acceptor();
+        let accepting = acceptor.accept(stream).into_fallible().instrument(tracing::warn_span!("handshake", %peer));
+        match timeout(HANDSHAKE, accepting).await {
+            Ok(Ok(stream)) => {
+                let certificate = tls.presented(stream.get_ref().1, &loaded).map(Arc::new);
+                self.connection(stream, peer, certificate).await;
+            }
+            Ok(Err((error, mut stream))) => {
+                tracing::debug!(%peer, %error, "no TLS");
+                let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+                if let Some(rustls::Error::InvalidCertificate(why)) = cause {
+                    self.refusals.note(bad_certificate(peer, &why.to_string()), jiff::Timestamp::now());
+                    drop(stream.shutdown().await);
+                }
+            }
+            Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+        }
+    }
+
     async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         self: &Arc<Self>,
         stream: S,
         peer: SocketAddr,
+        certificate: Option<Arc<Presented>>,
     ) {
         let (came, answered) = (AtomicU64::new(0), AtomicU64::new(0));
-        let connection = Arc::new(Connection { peer, memory: Mutex::default(), came, answered });
+        let connection = Arc::new(Connection { peer, certificate, memory: Mutex::default(), came, answered });
         let service = service_fn(|request| {
             let (server, connection) = (Arc::clone(self), Arc::clone(&connection));
             async move {
@@ -204,15 +237,16 @@ impl Server {
     }
 
     async fn answer(self: &Arc<Self>, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
-        let asked = (request.method().clone(), request.uri().clone()); // shared, not copied
+        // Copied: what is shared would keep the buffer of the request for as long as a poll is held.
+        let (method, path) = (request.method().clone(), Box::<str>::from(request.uri().path()));
         let response = self.answer_unnoted(connection, request).await;
-        self.note(connection, &asked, &response);
+        self.note(connection, &method, &path, &response);
         response
     }
 
     /// Leaves a note for the audit when the request was refused: to anybody for want of a right, to a known caller also
     /// a write for what it holds.
-    fn note(&self, connection: &Connection, (method, uri): &(Method, Uri), response: &Response<Body>) {
+    fn note(&self, connection: &Connection, method: &Method, path: &str, response: &Response<Body>) {
         let (status, known) = (response.status(), response.extensions().get::<Known>());
         let by_right = matches!(status.as_u16(), 401 | 403 | 421 | 429);
         let write = known.is_some() && status.is_client_error() && !matches!(*method, Method::GET | Method::HEAD);
@@ -223,14 +257,14 @@ impl Server {
         let id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
         let refusal = Refusal {
             address: connection.peer.ip(),
-            actor: known.map(|Known(name)| name.clone()),
+            actor: known.map(|Known(name)| name.clone()).or(connection.certificate().map(ToString::to_string)),
             status: status.as_u16(),
             problem: said
                 .map(|said| said.kind.trim_start_matches("urn:charliehub:problem:").to_owned())
                 .unwrap_or_default(),
             why: said.map(|said| said.detail.chars().take(NOTED).collect()).unwrap_or_default(),
             method: method.to_string(),
-            path: uri.path().chars().take(NOTED).collect(),
+            path: path.chars().take(NOTED).collect(),
             request_id: id.map(str::to_owned),
         };
         self.refusals.note(refusal, jiff::Timestamp::now());
@@ -240,13 +274,14 @@ impl Server {
         let read = request.method() == Method::GET || request.method() == Method::HEAD;
         let ours = read && matches!(request.uri().path(), "/traefik" | "/healthz" | "/readyz" | "/metrics");
         if !ours {
-            return self.answer_by_api(connection, request).await;
+            // On the heap: what a connection is by itself is what thousands of polls are.
+            return Box::pin(self.answer_by_api(connection, request)).await;
         }
         if let Err(problem) = self.check_host(&request) {
             return counted("refused", problem.into_response());
         }
         match request.uri().path() {
-            "/traefik" => self.poll(connection, &request).await,
+            "/traefik" => self.poll(connection, request).await,
             "/healthz" => counted("/healthz", health::alive()),
             "/readyz" => counted("/readyz", health::ready(self.status.readiness(self.current.load().as_deref()))),
             _ => counted("/metrics", self.render_metrics()),
@@ -256,6 +291,7 @@ impl Server {
     async fn answer_by_api(&self, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(connection.peer.ip()));
+        request.extensions_mut().insert(Brought(connection.certificate.clone()));
         let started = Instant::now();
         let response = match self.api.clone().oneshot(request).await {
             Ok(response) => response,
@@ -280,6 +316,20 @@ impl Server {
             self.metrics.render() + &self.agents.metrics(Instant::now()),
         )
             .into_response()
+    }
+}
+
+/// What the audit is told of a handshake that a client's certificate ended.
+fn bad_certificate(peer: SocketAddr, why: &str) -> Refusal {
+    Refusal {
+        address: peer.ip(),
+        actor: None,
+        status: 403,
+        problem: "certificate".to_owned(),
+        why: why.chars().take(NOTED).collect(),
+        method: String::new(),
+        path: String::new(),
+        request_id: None,
     }
 }
 
