@@ -76,6 +76,7 @@ use crate::{
     snapshot::Current,
     status::Status,
     store::reread::Asker,
+    tls::Presented,
 };
 
 /// What the handlers need.
@@ -120,6 +121,10 @@ pub struct Api {
 /// The client's address, put on each request by who accepts connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
+
+/// The certificate that the client brought, if any, put on each request too.
+#[derive(Clone, Debug)]
+pub struct Brought(pub Option<Arc<Presented>>);
 
 /// The route that answered, as it was declared: put on each response, for the metrics.
 #[derive(Clone, Debug)]
@@ -282,9 +287,11 @@ async fn pass(api: &Api, need: Need, request: Request, next: Next) -> Response {
 
 /// By its token, as a trusted proxy says, or, to look on, by a session.
 async fn identify_caller(api: &Api, request: &Parts, from: IpAddr) -> Result<Caller, Refusal> {
-    match api.auth.identify(request, from).await {
-        Err(Refusal::Missing) if debug::is_for_browsers(request) => {
-            api.auth.session(&request.headers, debug::is_secure(api, &request.headers)).ok_or(Refusal::Missing)
+    let certificate = request.extensions.get::<Brought>().and_then(|Brought(certificate)| certificate.as_deref());
+    match api.auth.identify(request, from, certificate).await {
+        // A browser brings a certificate by itself, whosever it is.
+        Err(refusal @ (Refusal::Missing | Refusal::Certificate { .. })) if debug::is_for_browsers(request) => {
+            api.auth.session(&request.headers, debug::is_secure(api, &request.headers)).ok_or(refusal)
         }
         identified => identified,
     }

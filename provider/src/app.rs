@@ -5,6 +5,7 @@
 //! pending is kept, our own PostgreSQL stops.
 
 mod follow;
+mod login;
 mod prepare;
 
 use std::{
@@ -21,19 +22,15 @@ use ::metrics::counter;
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use charliehub_proto::traefik::since::Version;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, oneshot},
     time::{interval, sleep},
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -46,8 +43,8 @@ use crate::{
     auth::{Auth, Hosts, Proxies},
     certificate,
     changes::Changes,
-    compile::{ForwardAuth, Settings},
-    config::{Config, Tls, Traefik, TrustedProxies},
+    compile::{Coalesce, ForwardAuth, Settings},
+    config::{Config, Selector, Traefik, TrustedProxies},
     events::Events,
     expected::Expectations,
     guard::Limits,
@@ -57,13 +54,15 @@ use crate::{
         Database, Pool,
         private::{self, Private},
     },
-    publish::{Holds, Policy, Publisher, kept},
+    publish::{Holds, Parts, Policy, kept},
     record::Recorder,
     rehearse::Rehearsal,
     serve::Server,
     snapshot::{Current, disk, history::prune::Retention},
-    status::Status,
+    status::{Readiness, Status},
     store::{listen::Follower, reread},
+    systemd::{self, Given},
+    tls::Tls,
     webhooks,
 };
 
@@ -73,41 +72,48 @@ const POOL: usize = 8;
 const HEARD: usize = 64;
 /// A Traefik that has not told its version yet is taken for this one.
 const OLDEST: Version = Version::new(3, 0, 0);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 4_096;
 /// The default certificate is looked at this often.
 const CERTIFICATE: Duration = Duration::from_hours(24);
 /// Between two starts of our own PostgreSQL, when it does not stay.
 const RESTART: Duration = Duration::from_secs(1);
 
-/// Serves until SIGTERM or SIGINT. `Err` says in one line what kept it from starting.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// Serves until SIGTERM or SIGINT, on the socket that was given or one of its own. `Err` says in one line what kept it from
+/// starting.
+pub async fn serve(config: Config, given: Given) -> anyhow::Result<()> {
     let handle = metrics::install()?;
     let data_dir = config.serve.data_dir.clone();
     make_data_dir(&data_dir)?;
     let _lock = lock(&data_dir)?;
     let stop = CancellationToken::new();
-    let current = Arc::new(Current::default());
+    let current = Arc::new(Current::divided(config.traefik.iter().filter_map(part)));
     let status = Arc::new(Status::default());
     let auth = Arc::new(Auth::open(&data_dir));
     if let Some(trusted) = &config.access.trusted {
         auth.trust(proxies(trusted));
     }
-    let instances = Arc::new(Instances::configured(&config.traefik));
+    let instances = Arc::new(Instances::configured(&config.traefik, &current));
     let events = Arc::new(Events::until(stop.clone()));
     let agents = Arc::new(Agents::new(config.agents.silent_after));
     let expectations = Arc::new(Expectations::default());
     let overview = Arc::new(ArcSwap::default());
     let refusals = Arc::new(Refusals::default());
-    let tls = config.serve.tls.as_ref().map(acceptor).transpose()?;
-    let listener = TcpListener::bind(config.serve.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}: is another program there? Choose another address with --listen",
-            config.serve.listen
-        )
-    })?;
+    let tls = config.serve.tls.as_ref().map(Tls::open).transpose()?.map(Arc::new);
+    let files = more_files();
+    let listener = match given.listener(config.serve.listen)? {
+        Some(listener) => listener,
+        None => listen(config.serve.listen).with_context(|| {
+            format!(
+                "cannot listen on {}: is another program there? Choose another address with --listen",
+                config.serve.listen
+            )
+        })?,
+    };
     let address = listener.local_addr()?;
 
     let settings = Arc::new(settings(&config, address));
-    let mut publisher = Publisher::new(Arc::clone(&settings), limits(&config), Arc::clone(&current));
+    let mut publisher = Parts::new(&settings, limits(&config), Arc::clone(&current));
     publisher.fit(config.traefik.iter().filter_map(floor), policy(&config));
     publisher.restore(kept::read(&data_dir));
     let (good, errors) = disk::read(&data_dir);
@@ -117,7 +123,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let started_with = good.as_ref().map(|good| good.held);
     if let Some(good) = good {
         tracing::info!(revision = good.held.revision, routes = good.size.routes, "serving the last known good config");
-        publisher.resume(good);
+        publisher.resume(None, good);
+    }
+    let dirs = part_dirs(&data_dir, &current);
+    for (at, dir) in dirs.iter().enumerate() {
+        let (good, errors) = disk::read(dir);
+        for error in errors {
+            tracing::error!(%error, "a last known good config of a part cannot be used");
+        }
+        if let Some(good) = good {
+            publisher.resume(Some(at), good);
+        }
     }
 
     // The database is not there yet; what needs it waits for the pool.
@@ -152,7 +168,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let server = Arc::new(Server {
         api: api::finish(api::router(api), Hosts::new(config.hosts())),
-        current,
+        current: Arc::clone(&current),
         auth: Arc::clone(&auth),
         hosts: Hosts::new(config.hosts()),
         instances: Arc::clone(&instances),
@@ -165,14 +181,26 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         stop: stop.clone(),
     });
     let serving = TaskTracker::new();
-    serving.spawn(server.run(listener, tls));
+    serving.spawn(server.run(listener, tls.clone()));
     serving.close();
-    tracing::info!(%address, data_dir = %data_dir.display(), database = %database.display(), "listening");
+    tracing::info!(%address, files, data_dir = %data_dir.display(), database = %database.display(), "listening");
 
     let recorder = Arc::new(Recorder::default());
+    let recorders: Vec<Arc<Recorder>> =
+        current.parts().iter().map(|part| Arc::new(Recorder::of(part.selector.clone()))).collect();
     // Kept until the last connection has ended, and our own PostgreSQL until all is kept.
     let (keeping, kept) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
+    for (recorder, dir) in recorders.iter().zip(dirs) {
+        tasks.spawn(Arc::clone(recorder).keep_on_disk(dir, keeping.clone()));
+    }
+    tasks.spawn(systemd::tell(
+        {
+            let (status, current) = (Arc::clone(&status), Arc::clone(&current));
+            move || summary(&status.readiness(current.load().as_deref()))
+        },
+        stop.clone(),
+    ));
     tasks.spawn(Arc::clone(&recorder).keep_on_disk(data_dir.clone(), keeping.clone()));
     let retention = Retention {
         keep: i32::try_from(config.history.keep).unwrap_or(i32::MAX),
@@ -190,9 +218,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         tasks.spawn(watch.run(stop.clone()));
     }
     let changed = Arc::new(Notify::new());
+    let shown = Arc::clone(&status);
     let follow = Follow {
         publisher,
         recorder: Arc::clone(&recorder),
+        recorders: recorders.clone(),
+        current,
         status,
         auth: Arc::clone(&auth),
         pool: pool.clone(),
@@ -213,6 +244,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         start
     });
     watching.close();
+    if config.database.can_change() {
+        tasks.spawn(until(stop.clone(), login::follow(config.database.clone(), database.clone())));
+    }
     let (failed, failure) = oneshot::channel();
     tasks.spawn({
         let (config, stop, pool) = (config.clone(), stop.clone(), pool.clone());
@@ -232,7 +266,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
                     return;
                 }
             };
-            tracker.spawn(recorder.keep_in_history(pool.clone(), retention, keeping.clone()));
+            tracker.spawn(recorder.keep_in_history(pool.clone(), Some(retention), keeping.clone()));
+            for recorder in recorders {
+                tracker.spawn(recorder.keep_in_history(pool.clone(), None, keeping.clone()));
+            }
             tracker.spawn(async move { refusals.keep(pool, keeping).await });
             let pool = follow.pool.clone();
             if let Some(file) = config.log.changes_file.clone() {
@@ -265,6 +302,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         }
     }));
 
+    tasks.spawn(until(stop.clone(), read_again(tls.clone())));
+    if let Some(tls) = tls {
+        tasks.spawn(until(stop.clone(), tls.follow(shown)));
+    }
     for webhook in config.webhooks {
         tasks.spawn(until(stop.clone(), webhooks::follow(webhook, Arc::clone(&events))));
     }
@@ -297,6 +338,26 @@ async fn wait_for_end(failure: oneshot::Receiver<anyhow::Error>) -> anyhow::Resu
         error = failure => return Err(error),
     }
     Ok(())
+}
+
+/// How we are, in one line.
+fn summary(readiness: &Readiness) -> String {
+    let serving = readiness.revision.map(|revision| format!("serving revision {revision}"));
+    serving.into_iter().chain(readiness.reasons.iter().cloned()).collect::<Vec<_>>().join("; ")
+}
+
+/// SIGHUP has the files of TLS read again at once; without TLS there is nothing to read.
+async fn read_again(tls: Option<Arc<Tls>>) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return tracing::warn!(%error, "SIGHUP cannot be waited for"),
+    };
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: the files of TLS are read again");
+        if let Some(tls) = &tls {
+            tls.again();
+        }
+    }
 }
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
@@ -354,7 +415,7 @@ async fn renew(pool: Pool) {
 }
 
 fn messages(current: Arc<Current>) -> api::maintenance::Messages {
-    Arc::new(move |id| current.load()?.messages.get(id).map(ToString::to_string))
+    Arc::new(move |id| current.message(id).map(|text| text.to_string()))
 }
 
 fn proxies(trusted: &TrustedProxies) -> Proxies {
@@ -382,7 +443,39 @@ pub fn settings(config: &Config, address: SocketAddr) -> Settings {
             auth_response_headers: auth.auth_response_headers.clone(),
         }),
         internal_networks: access.internal_networks.clone(),
+        coalesce: compile.coalesce,
+        nested: compile.coalesce == Coalesce::Auto && have_parents(&config.traefik),
     }
+}
+
+/// Whether all that poll are known to have routers below others.
+fn have_parents(traefiks: &[Traefik]) -> bool {
+    let has = |traefik: &Traefik| traefik.min_version.is_some_and(Version::has_parents);
+    !traefiks.is_empty() && traefiks.iter().all(has)
+}
+
+/// Which part of the rows a Traefik is given, where that is not all.
+fn part(traefik: &Traefik) -> Option<(Arc<str>, Selector)> {
+    Some((traefik.instance.as_str().into(), traefik.selector.clone()?))
+}
+
+/// Where what is last known good of each part is kept; what is there of others goes.
+fn part_dirs(data_dir: &Path, current: &Current) -> Vec<PathBuf> {
+    let all = data_dir.join("parts");
+    let dirs: Vec<PathBuf> = current.parts().iter().map(|part| all.join(part.selector.id())).collect();
+    for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
+        if !dirs.contains(&entry.path())
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "a part that nobody is given any more stays on disk");
+        }
+    }
+    for dir in &dirs {
+        if let Err(error) = make_data_dir(dir) {
+            tracing::warn!(error = format!("{error:#}"), "what is last known good of a part cannot be kept");
+        }
+    }
+    dirs
 }
 
 /// What a Traefik is taken for until it tells its version. None for one that will not, and of which nothing is said.
@@ -406,6 +499,26 @@ fn limits(config: &Config) -> Limits {
         hold_opening: guard.hold_opening,
         hold_login_loss: guard.hold_login_loss,
         window: guard.window,
+    }
+}
+
+/// With room for all Traefiks that come at once after a restart; the kernel's `somaxconn` bounds it.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Lets us open as many files as we may: a held poll is one, and the usual bound is made for programs that use `select`.
+fn more_files() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the bound on open files cannot be raised; each held poll is one");
+            current
+        }
     }
 }
 
@@ -439,18 +552,4 @@ fn lock(data_dir: &Path) -> anyhow::Result<Option<File>> {
         );
     }
     Ok(Some(file))
-}
-
-fn acceptor(tls: &Tls) -> anyhow::Result<TlsAcceptor> {
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read [serve] tls_certificate {}", tls.certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .with_context(|| format!("cannot read [serve] tls_key {}", tls.key.display()))?;
-    let mut server = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("[serve] tls_certificate and tls_key do not belong together")?;
-    server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(server)))
 }

@@ -7,7 +7,7 @@
 pub mod list;
 pub mod refusals;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::{
     GenericClient,
@@ -40,7 +40,7 @@ impl Event<'_> {
 }
 
 /// The first place at which a chain is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     /// `audit_events`, `revisions` or `history`.
     pub chain: String,
@@ -50,7 +50,7 @@ pub struct Broken {
 }
 
 /// Where the chains end: kept elsewhere, it shows later that nobody wrote them anew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
     pub event: i64,
     pub event_hash: String,

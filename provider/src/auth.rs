@@ -3,7 +3,8 @@
 //! Between the table `tokens`, which holds SHA-256 hashes, and each request. The living tokens are kept in memory and,
 //! as hashes, in `<data-dir>/tokens`, so that polls are let in while the database is away. [`Auth::follow`] reads the
 //! table again every two seconds, and at once when somebody comes with a token that we do not know: a token works as
-//! soon as it was made. A valid token is never slowed down; wrong ones are, per address.
+//! soon as it was made. A valid token is never slowed down; wrong ones are, per address. Where the listener asks for them,
+//! certificates of clients stand for a Traefik or an agent without a token.
 
 mod failures;
 mod file;
@@ -28,7 +29,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -41,9 +42,12 @@ pub use self::{
     list::{Listed, State, list},
     proxy::Proxies,
     scope::{Outside, Scope},
-    token::{Broken, Made, New, broken_rule, ensure_admin, make, make_new, revoke},
+    token::{Broken, Made, New, broken_rule, ensure_admin, lives, make, make_new, revoke},
 };
-use crate::postgres::{self, Pool};
+use crate::{
+    postgres::{self, Pool},
+    tls::{Fault, Kind, Presented, is_forwarded},
+};
 
 /// How often the table is read when nothing asks for it.
 const RELOAD: Duration = Duration::from_secs(2);
@@ -128,7 +132,7 @@ impl Need {
     }
 }
 
-/// Who is asking: the owner of a living token.
+/// Who is asking: the owner of a living token, or of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     pub id: Uuid,
@@ -139,6 +143,9 @@ pub struct Caller {
     /// The rows that it may touch.
     #[serde(default)]
     pub scope: Scope,
+    /// By a certificate, which its name says, and not by a token.
+    #[serde(skip)]
+    pub certified: bool,
 }
 
 /// Why a request is not let in.
@@ -154,6 +161,8 @@ pub enum Refusal {
     Forged,
     #[error("too many wrong tokens from this address")]
     Slow { seconds: u64 },
+    #[error("{who}: {fault}")]
+    Certificate { who: String, fault: Fault },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +191,9 @@ pub struct Pass {
 impl Pass {
     /// True when a request with `headers` is the same caller's, and its token was not changed since.
     pub fn holds(&self, auth: &Auth, headers: &HeaderMap, now: Instant) -> bool {
-        headers.get(http::header::AUTHORIZATION) == self.header.as_ref()
+        // A certificate counts for each request on its own: another may come through a proxy.
+        (self.header.is_some() || !is_forwarded(headers))
+            && headers.get(http::header::AUTHORIZATION) == self.header.as_ref()
             && self.generation == auth.generation()
             && now < self.until
     }
@@ -309,21 +320,33 @@ impl Auth {
     }
 
     /// Lets a request in, or says why not. A token that is not known yet waits for the table, a second at most.
-    pub async fn check(&self, headers: &HeaderMap, need: Need, address: IpAddr) -> Result<Caller, Refusal> {
-        let caller = self.bearer(headers, address).await?;
+    pub async fn check(
+        &self,
+        headers: &HeaderMap,
+        need: Need,
+        address: IpAddr,
+        certificate: Option<&Presented>,
+    ) -> Result<Caller, Refusal> {
+        let caller = self.bearer(headers, address, certificate).await?;
         permit(&caller, need)?;
         Ok(caller)
     }
 
-    /// Who sends a request: the owner of its token, or, without one, the user whom a trusted proxy names.
-    pub async fn identify(&self, request: &http::request::Parts, address: IpAddr) -> Result<Caller, Refusal> {
+    /// Who sends a request: the owner of its token, or, without one, the user whom a trusted proxy names, or the owner of
+    /// the certificate of its connection.
+    pub async fn identify(
+        &self,
+        request: &http::request::Parts,
+        address: IpAddr,
+        certificate: Option<&Presented>,
+    ) -> Result<Caller, Refusal> {
         if let Some(proxies) = self.proxies.get()
             && !request.headers.contains_key(http::header::AUTHORIZATION)
             && let Some(caller) = proxies.caller(request, address)?
         {
             return Ok(caller);
         }
-        self.bearer(&request.headers, address).await
+        self.bearer(&request.headers, address, certificate).await
     }
 
     /// Whether who was let in with these headers would be now, for an answer that goes on. Without a token it was a session,
@@ -342,8 +365,17 @@ impl Auth {
         drop(self.proxies.set(proxies));
     }
 
-    async fn bearer(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Refusal> {
-        self.owner(bearer(headers).ok_or(Refusal::Missing)?, address).await
+    /// A token that is sent is what counts, right or wrong; a certificate is for requests without one.
+    async fn bearer(
+        &self,
+        headers: &HeaderMap,
+        address: IpAddr,
+        certificate: Option<&Presented>,
+    ) -> Result<Caller, Refusal> {
+        match certificate {
+            Some(certificate) if !headers.contains_key(http::header::AUTHORIZATION) => certified(certificate, headers),
+            _ => self.owner(bearer(headers).ok_or(Refusal::Missing)?, address).await,
+        }
     }
 
     /// Whose token it is. One that is not known yet waits for the table; wrong ones are slowed down.
@@ -378,11 +410,17 @@ impl Auth {
     }
 
     /// Lets the bearer of a living token in for a connection's later requests too: they are told apart by [`Pass::holds`].
-    pub async fn pass(&self, headers: &HeaderMap, need: Need, address: IpAddr) -> Result<Pass, Refusal> {
+    pub async fn pass(
+        &self,
+        headers: &HeaderMap,
+        need: Need,
+        address: IpAddr,
+        certificate: Option<&Presented>,
+    ) -> Result<Pass, Refusal> {
         // Taken before the check: a reload in between makes the pass end early, never late.
         let generation = self.generation();
-        let caller = self.check(headers, need, address).await?;
-        let header = headers.get(http::header::AUTHORIZATION).cloned();
+        let caller = self.check(headers, need, address, certificate).await?;
+        let header = headers.get(http::header::AUTHORIZATION).and_then(copied);
         Ok(Pass { header, generation, until: Instant::now() + PASS, caller })
     }
 
@@ -417,7 +455,46 @@ pub fn permit(caller: &Caller, need: Need) -> Result<(), Refusal> {
     if need.roles().contains(&caller.role) {
         return Ok(());
     }
-    Err(Refusal::Role { has: caller.role, needs: need.roles() })
+    let refusal = Refusal::Role { has: caller.role, needs: need.roles() };
+    if caller.certified {
+        return Err(Refusal::Certificate { who: caller.name.clone(), fault: Fault::Role(refusal.to_string()) });
+    }
+    Err(refusal)
+}
+
+/// Who a certificate of the connection stands for.
+fn certified(certificate: &Presented, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    let named = certificate.owner(headers, Timestamp::now());
+    let named = named.map_err(|fault| Refusal::Certificate { who: certificate.to_string(), fault })?;
+    let role = match named.role {
+        Kind::Traefik => Role::Traefik,
+        Kind::Agent => Role::Agent,
+    };
+    Ok(Caller {
+        id: proxy::id_of(&format!("certificate:{role}:{}", named.name)),
+        name: certificate.to_string(),
+        role,
+        subject: Some(named.name.clone()),
+        scope: Scope::default(),
+        certified: true,
+    })
+}
+
+/// Those of `headers` that say who asks, copied: for who keeps them while a request is long in being answered.
+pub fn credentials(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    let forwarded = HeaderName::from_static("x-forwarded-for");
+    for name in [header::AUTHORIZATION, header::VIA, header::FORWARDED, forwarded] {
+        if let Some(value) = headers.get(&name).and_then(copied) {
+            kept.insert(name, value);
+        }
+    }
+    kept
+}
+
+/// A value that is cloned shares the buffer that its request was read into, and keeps it.
+fn copied(value: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 /// The token of `Authorization: Bearer TOKEN`; the scheme in any case, as RFC 7235 has it.

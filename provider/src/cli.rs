@@ -5,6 +5,7 @@
 
 mod agents;
 mod audit;
+mod backup;
 mod check;
 mod completions;
 mod database;
@@ -12,7 +13,9 @@ mod decide;
 mod domains;
 mod events;
 mod export;
+mod health;
 mod import;
+mod man;
 mod matching;
 mod migrate;
 mod output;
@@ -32,12 +35,13 @@ use crate::{
     config::{Config, Flags, Format},
     decide::Decision,
     rehearse::die_with,
+    systemd::Given,
 };
 
 /// Serves Traefik's dynamic configuration from PostgreSQL, live in milliseconds.
 ///
 /// Without a command it serves. Settings come from flags, then the environment (CHARLIEHUB_<SECTION>_<KEY> and
-/// DATABASE_URL), then the file.
+/// DATABASE_URL), then the file: /etc/charliehub/provider.toml where it is there and no other is named.
 #[derive(Debug, Parser)]
 #[command(name = "charliehub-provider", version, max_term_width = 100)]
 pub struct Cli {
@@ -84,11 +88,25 @@ enum Command {
     Serve(Serve),
     /// Bring the database's schema up to date
     Migrate,
+    /// Write the source of truth to one file: rows, history, audit, tokens
+    ///
+    /// All of the database at one moment, whatever its version, while it is used. The file is as secret as the database;
+    /// to encrypt it: charliehub-provider backup - | age -r KEY > FILE
+    Backup(backup::Backup),
+    /// Bring a backup back, into an empty database
+    ///
+    /// The file is judged before anything is written, and all is written or nothing. What comes back is held against the
+    /// backup: its rows, its digest, its audit. Providers that run notice.
+    Restore(backup::Restore),
     /// Say what is not as it should be, and how to mend it
     ///
     /// Looks at the configuration, the database, withheld changes, and the Traefiks. Ends with 1 when something is
     /// critical.
     Check,
+    /// Ask a provider whether it serves: for the health checks of containers and load balancers
+    ///
+    /// Prints what /readyz says, and ends with 1 when it serves nothing or does not answer within 3 s. Needs no token.
+    Health(health::Wanted),
     /// Bring a Traefik's dynamic configuration in, as rows and fragments
     ///
     /// Files of Traefik's file provider (YAML, TOML, JSON), or directories with all below them. What a row can say becomes
@@ -124,6 +142,9 @@ enum Command {
     ///
     /// For bash: charliehub-provider completions bash > /etc/bash_completion.d/charliehub-provider
     Completions { shell: clap_complete::Shell },
+    /// Write the manual pages, one for each command
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Run psql on the configured or private database
     ///
     /// What follows `--` goes to psql: charliehub-provider psql -- -c 'SELECT domain FROM domains'
@@ -198,9 +219,9 @@ enum Encoding {
     Json,
 }
 
-/// Runs the command that the arguments name.
-pub fn run(cli: Cli) -> ExitCode {
-    let (command, flags) = match command_and_flags(cli) {
+/// Runs the command that the process's arguments name.
+pub fn run() -> ExitCode {
+    let (command, flags) = match command_and_flags(Cli::parse()) {
         Ok(parts) => parts,
         Err(error) => error.exit(),
     };
@@ -222,7 +243,10 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
     let inner = match &command {
         Command::Serve(inner) => inner,
         Command::Migrate
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Check
+        | Command::Health(_)
         | Command::Domains(_)
         | Command::Sites(_)
         | Command::Agents(_)
@@ -232,6 +256,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Rehearse(_)
         | Command::DieWith { .. }
         | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Psql { .. }
         | Command::Token(_)
         | Command::Openapi
@@ -270,14 +295,21 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
     if let Command::Completions { shell } = &command {
         return completions::run(*shell).map(|()| ExitCode::SUCCESS);
     }
+    if let Command::Man { directory } = &command {
+        return man::run(directory).map(|()| ExitCode::SUCCESS);
+    }
+    let given = Given::take();
     let config = Config::load(flags)?;
     start_log(&config, matches!(command, Command::Serve(_)));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let done = match command {
-            Command::Serve(_) => crate::app::serve(config).await,
+            Command::Serve(_) => crate::app::serve(config, given).await,
             Command::Migrate => migrate::run(&config).await,
+            Command::Backup(wanted) => backup::backup(&config, wanted).await,
+            Command::Restore(wanted) => backup::restore(&config, wanted).await,
             Command::Check => return check::run(&config).await,
+            Command::Health(wanted) => health::run(&config, wanted).await,
             Command::Import(import) => import::run(&config, import).await,
             Command::Domains(domains) => domains::run(&config, *domains).await,
             Command::Sites(wanted) => agents::sites(&config, *wanted).await,
@@ -285,7 +317,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Export(export) => export::run(&config, &export).await,
             Command::Match(wanted) => matching::run(&config, &wanted).await,
             Command::Rehearse(wanted) => return rehearse::run(&config, &wanted).await,
-            Command::DieWith { .. } | Command::Completions { .. } => Ok(()), // done above, without a configuration
+            Command::DieWith { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()), // done above, without a configuration
             Command::Psql { args } => return psql::run(&config, &args).await,
             Command::Token(command) => token::run(&config, command).await,
             Command::Openapi => openapi(),

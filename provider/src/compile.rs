@@ -13,9 +13,12 @@
 mod access;
 mod answer;
 mod changes;
+mod claims;
+mod coalesce;
 mod fragments;
 mod index;
 mod middleware;
+mod nested;
 mod output;
 mod path;
 mod piece;
@@ -28,13 +31,15 @@ mod served;
 mod service;
 mod settings;
 mod shared;
+mod stand;
 mod syntax;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
+mod together;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -44,12 +49,16 @@ use uuid::Uuid;
 pub use self::{
     answer::{Answer, Door, Reach},
     changes::Changes,
+    coalesce::listed::{Listed, is_of_several, row_of, rows_of},
     middleware::owner,
     route::{Counts, Route, State, StateKind},
     section::{Pieces, Section},
-    settings::{ForwardAuth, Settings},
+    settings::{Coalesce, ForwardAuth, Settings},
+    stand::Stand,
 };
 use self::{
+    claims::{Claims, HostOf, Places},
+    coalesce::{Coalesced, Edits, Settled},
     fragments::{DEFAULT, Fragments, Taken},
     index::Index,
     output::{Name, Output},
@@ -58,8 +67,8 @@ use self::{
 };
 use crate::row::{Key, Row, Rows, Table};
 
-/// All that is known of one host.
-type HostOf = (Protocol, Arc<str>);
+/// With so many names of resolvers in routers of several rows, Traefik takes a second for a change.
+pub const MOST_RESOLVED: usize = 2_000;
 
 /// All rows, and what they compile to.
 #[derive(Debug)]
@@ -69,16 +78,25 @@ pub struct Compiler {
     /// With the networks of the sites.
     settings: Arc<Settings>,
     rows: Rows,
-    /// Of rows only.
-    places: HashMap<Key, Place>,
-    hosts: Index<HostOf>,
+    places: Places,
+    claims: Claims,
+    /// The hosts of tcp rows that are reached by TLS where http rows are.
+    meeting: Index<Arc<str>>,
     /// Rows that close all of their host.
     poison: Index<HostOf>,
-    claims: Index<Claim>,
     /// Which rows ask for a fragment.
     wants: Index<Name>,
     fragments: Fragments,
+    /// Of what is compiled by itself.
     outputs: BTreeMap<Key, Output>,
+    /// What is compiled together.
+    coalesced: Coalesced,
+    /// What has parents together.
+    nested: Coalesced,
+    /// How many http rows have a place.
+    standing: usize,
+    /// Tcp rows of a wildcard that are reached by TLS where http rows are.
+    astride: BTreeSet<Key>,
     uses: Uses,
     pieces: Pieces,
     /// Nobody who asks for none pays for it.
@@ -101,6 +119,10 @@ struct Touched {
     fragments: BTreeSet<Key>,
     judge: bool,
     sites: bool,
+    /// All rows, as far as they may share.
+    all: bool,
+    /// The hosts that rows had which shared.
+    was: BTreeMap<Key, Arc<str>>,
 }
 
 impl Compiler {
@@ -109,13 +131,17 @@ impl Compiler {
             configured: Arc::clone(&settings),
             settings,
             rows: Rows::new(),
-            places: HashMap::new(),
-            hosts: Index::default(),
+            places: Places::new(),
+            claims: Claims::default(),
+            meeting: Index::default(),
             poison: Index::default(),
-            claims: Index::default(),
             wants: Index::default(),
             fragments: Fragments::default(),
             outputs: BTreeMap::new(),
+            coalesced: Coalesced::default(),
+            nested: Coalesced::nested(),
+            standing: 0,
+            astride: BTreeSet::new(),
             uses: Uses::default(),
             pieces: Pieces::new(),
             changes: Changes::All,
@@ -126,6 +152,11 @@ impl Compiler {
         };
         new.refresh_store();
         new
+    }
+
+    /// One that holds these rows, each with a router of its own whatever the settings say.
+    pub fn apart(settings: &Arc<Settings>, rows: impl IntoIterator<Item = (Key, Arc<Row>)>) -> Self {
+        Self::of(&Arc::new(Settings { coalesce: Coalesce::Off, ..(**settings).clone() }), rows)
     }
 
     /// One that holds these rows.
@@ -142,6 +173,12 @@ impl Compiler {
         for (key, row) in changes {
             match key.table {
                 Table::Domains => {
+                    if !touched.was.contains_key(&key)
+                        && (self.coalesced.holds(&key) || self.nested.holds(&key))
+                        && let Some(spot) = self.places.get(&key).and_then(Place::spot)
+                    {
+                        touched.was.insert(key, Arc::clone(spot.host.shared()));
+                    }
                     self.displace(key, &mut touched);
                     if let Some(row) = &row {
                         self.place(key, row, &mut touched);
@@ -149,7 +186,13 @@ impl Compiler {
                     touched.keys.insert(key);
                 }
                 Table::Fragments => {
+                    // A row whose service is named has one of its own.
+                    let named =
+                        |fragments: &Fragments| -> Vec<Arc<str>> { fragments.services(&key).cloned().collect() };
+                    let before = named(&self.fragments);
                     self.fragments.put(key, row.as_deref(), &self.settings);
+                    let named = before.into_iter().chain(named(&self.fragments));
+                    touched.claims.extend(named.map(|name| Claim::of(Protocol::Http, name)));
                     touched.judge = true;
                     touched.fragments.insert(key);
                 }
@@ -171,6 +214,15 @@ impl Compiler {
         }
         self.compile(touched);
         before
+    }
+
+    /// Packs what is known of all rows: maps that were filled in order are half empty.
+    pub fn pack(&mut self) {
+        self.rows = std::mem::take(&mut self.rows).into_iter().collect();
+        self.places = std::mem::take(&mut self.places).into_iter().collect();
+        self.outputs = std::mem::take(&mut self.outputs).into_iter().collect();
+        self.coalesced.pack();
+        self.nested.pack();
     }
 
     /// Closes these and no others in their places, whatever they say.
@@ -200,25 +252,12 @@ impl Compiler {
     }
 
     pub fn route(&self, key: &Key) -> Option<&Route> {
-        self.outputs.get(key).map(|output| &output.route)
+        self.compiled(key).map(|output| &output.route)
     }
 
     /// In the order of the keys.
     pub fn routes(&self) -> impl Iterator<Item = (&Key, &Route)> {
-        self.outputs.iter().map(|(key, output)| (key, &output.route))
-    }
-
-    /// The row or fragment that an object of the configuration came from, by the words of Traefik's API: `http`, `routers`.
-    pub fn who_has(&self, protocol: &str, kind: &str, name: &str) -> Option<Key> {
-        self.behind(Section::ALL.into_iter().find(|section| section.path() == (protocol, kind))?, name)
-    }
-
-    /// The row or fragment that an object of the configuration came from.
-    pub fn behind(&self, section: Section, name: &str) -> Option<Key> {
-        let protocol = [Protocol::Http, Protocol::Tcp].into_iter().find(|known| known.as_str() == section.path().0);
-        let row = |name: &str| self.claims.get(&Claim::Name(protocol?, name.into())).next().copied();
-        let of_row = || row(name).or_else(|| row(owner(name)?));
-        self.fragments.named(&(section, name.into())).or_else(of_row)
+        self.rows.keys().filter_map(|key| Some((key, self.route(key)?)))
     }
 
     /// Those that do not run as they say, in the order of the keys.
@@ -274,7 +313,15 @@ impl Compiler {
         let Some(place) = self.places.remove(&key) else { return };
         if let Some(spot) = place.spot() {
             let host = host_of(spot);
-            self.hosts.remove(&host, &key);
+            self.neighbours(spot, touched);
+            self.standing -= usize::from(spot.protocol == Protocol::Http);
+            if self.astride.remove(&key) {
+                touched.all |= self.astride.is_empty();
+            }
+            self.claims.hosts.remove(&host, &key);
+            if spot.meets_http() {
+                self.meeting.remove(&host.1, &key);
+            }
             touched.judge |= self.fragments.concerned_by(spot.protocol, &spot.name);
             if matches!(place, Place::Somewhere { .. }) {
                 self.poison.remove(&host, &key);
@@ -283,7 +330,7 @@ impl Compiler {
         }
         for claim in place.claims() {
             self.claims.remove(&claim, &key);
-            if self.claims.contains(&claim) {
+            if self.claims.get(&claim, &self.places).next().is_some() {
                 touched.claims.insert(claim);
             }
         }
@@ -293,44 +340,65 @@ impl Compiler {
         let place = Place::of(key.id, row, &self.settings);
         if let Some(spot) = place.spot() {
             let host = host_of(spot);
+            self.neighbours(spot, touched);
+            self.standing += usize::from(spot.protocol == Protocol::Http);
+            if spot.meets_http() {
+                self.meeting.insert(Arc::clone(&host.1), key);
+                if spot.host.wildcard().is_some() {
+                    touched.all |= self.astride.is_empty();
+                    self.astride.insert(key);
+                }
+            }
             touched.judge |= self.fragments.concerned_by(spot.protocol, &spot.name);
             if matches!(place, Place::Somewhere { .. }) {
                 self.poison.insert(host.clone(), key);
                 touched.hosts.insert(host.clone());
             }
-            self.hosts.insert(host, key);
+            self.claims.hosts.insert(host, key);
         }
-        for claim in place.claims() {
-            self.claims.insert(claim.clone(), key);
-            if self.claims.get(&claim).nth(1).is_some() {
+        let claims = place.claims();
+        self.places.insert(key, place);
+        for claim in claims {
+            self.claims.insert(&claim, key);
+            if self.claims.has_several(&claim, &self.places) {
                 touched.claims.insert(claim);
             }
         }
-        self.places.insert(key, place);
     }
 
     /// Compiles what was touched, and swaps it in.
     fn compile(&mut self, mut touched: Touched) {
         for host in &touched.hosts {
-            touched.keys.extend(self.hosts.get(host));
+            touched.keys.extend(self.claims.hosts.get(host));
         }
         for claim in &touched.claims {
-            touched.keys.extend(self.claims.get(claim));
+            touched.keys.extend(self.claims.get(claim, &self.places));
             // Whether its name is one service or none.
-            if let Claim::Name(protocol, name) = claim {
-                touched.judge |= self.fragments.concerned_by(*protocol, name);
-            }
+            touched.judge |= match claim {
+                Claim::Host(name) => self.fragments.concerned_by(Protocol::Http, name),
+                Claim::Name(protocol, name) => self.fragments.concerned_by(*protocol, name),
+                Claim::Plain(_) => false,
+            };
         }
         if touched.judge {
-            let (claims, rows) = (&self.claims, &self.rows);
-            let taken = |protocol, name: &str| taken(claims, rows, protocol, name);
+            let (claims, places, rows) = (&self.claims, &self.places, &self.rows);
+            let taken = |protocol, name: &str| taken(claims, places, rows, protocol, name);
             let changes = self.fragments.judge(&self.settings, &self.shut, &taken);
             for name in &changes.names {
                 touched.keys.extend(self.wants.get(name));
             }
             touched.fragments.extend(changes.fragments);
+            for host in changes.hosts {
+                touched.keys.extend(self.claims.hosts.get(&(Protocol::Http, host)));
+            }
+            touched.all |= changes.all;
             self.refresh_store();
         }
+        if touched.all {
+            touched.keys.extend(self.places.keys());
+        }
+        let together = self.gather(&mut touched);
+        let parents = self.nest(&mut touched, &together);
         let mut swaps: Vec<(Key, Option<Output>)> = Vec::with_capacity(touched.keys.len() + touched.fragments.len());
         for key in touched.keys {
             swaps.push((key, self.output(key)));
@@ -338,22 +406,21 @@ impl Compiler {
         for key in touched.fragments {
             swaps.push((key, self.fragments.output(&key, &self.settings)));
         }
-        self.swap(swaps);
+        self.swap(swaps, &together, &parents);
+    }
+
+    /// What it is compiled to, alone or together with others.
+    fn compiled(&self, key: &Key) -> Option<&Output> {
+        self.outputs.get(key).or_else(|| self.coalesced.shape(key).map(|shape| &shape.output))
     }
 
     /// What the row comes to as things are.
     fn output(&self, key: Key) -> Option<Output> {
-        let closed = |protocol, state| Output {
-            route: Route { protocol: Some(protocol), routers: Vec::new(), state, warnings: Vec::new() },
-            pieces: Vec::new(),
-            shared: Vec::new(),
-            wants: Vec::new(),
-        };
         let place = self.places.get(&key)?;
         let (spot, reason) = match place {
-            Place::Off { protocol } => return Some(closed(*protocol, State::Off)),
+            Place::Off { protocol } => return Some(Output::nothing(Some(*protocol), State::Off)),
             Place::Nowhere { protocol, reason } => {
-                return Some(closed(*protocol, State::Closed { reason: reason.clone() }));
+                return Some(Output::nothing(Some(*protocol), State::Closed { reason: reason.clone() }));
             }
             Place::Somewhere { spot, reason } => (spot, Some(reason.clone())),
             Place::At(spot) => (spot, None),
@@ -361,9 +428,9 @@ impl Compiler {
         let mut spot = std::borrow::Cow::Borrowed(spot);
         let mut trouble = reason.or_else(|| spot.fault.clone()).or_else(|| self.shut.get(&key).cloned());
         for claim in place.claims() {
-            let Some(other) = self.claims.get(&claim).find(|other| **other != key) else { continue };
+            let Some(other) = self.claims.get(&claim, &self.places).find(|other| **other != key) else { continue };
             match claim {
-                Claim::Name(..) => {
+                Claim::Host(_) | Claim::Name(..) => {
                     spot.to_mut().name = format!("{}[{}]", spot.name, key.id).into();
                     trouble.get_or_insert_with(|| {
                         format!(
@@ -395,51 +462,82 @@ impl Compiler {
             Some(Row::Domain(row)) => Some(row),
             _ => None,
         };
-        Some(router::compile(key.id, row, &spot, trouble, &self.settings, &|name| self.fragments.is_live(name)))
+        let parent = self.nested.router(&key, spot.host.as_str());
+        let live = |name: &Name| self.fragments.is_live(name);
+        let (output, heads) = router::compile(key.id, row, &spot, trouble, &self.settings, &live);
+        Some(output.with_routers(&heads, &spot.rule(), parent))
     }
 
     /// Takes out all that goes before it puts in what comes, since a name may pass from one row to another.
-    fn swap(&mut self, swaps: Vec<(Key, Option<Output>)>) {
+    fn swap(&mut self, swaps: Vec<(Key, Option<Output>)>, together: &Settled, parents: &Edits) {
         let mut coming = Vec::with_capacity(swaps.len());
-        for (key, output) in swaps {
+        let joined = together.joined.iter().map(|(key, _)| (*key, None));
+        for (key, output) in swaps.into_iter().chain(joined) {
             if self.outputs.get(&key) == output.as_ref() {
                 continue;
             }
             if let Some(old) = self.outputs.remove(&key) {
-                for piece in &old.pieces {
-                    self.take_out(piece.section, &piece.name);
-                }
-                for shared in &old.shared {
-                    if self.uses.remove(*shared) {
-                        let piece = shared.piece(&self.settings);
-                        self.take_out(piece.section, &piece.name);
-                    }
-                }
-                for name in &old.wants {
-                    self.wants.remove(name, &key);
-                }
-                self.count(key, &old.route, false);
+                self.take_out_all(&old);
+                self.enter(key, &old, false);
             }
             coming.extend(output.map(|output| (key, output)));
         }
+        for (key, shape) in &together.left {
+            self.enter(*key, &shape.output, false);
+        }
+        together.gone.iter().for_each(|shape| self.take_out_all(&shape.output));
+        self.edit(&together.edits);
+        self.edit(parents);
+        together.come.iter().for_each(|shape| self.put_in_all(&shape.output));
+        for (key, shape) in &together.joined {
+            self.enter(*key, &shape.output, true);
+        }
         for (key, output) in coming {
-            for piece in &output.pieces {
-                self.put_in(piece.section, &piece.name, &piece.text);
-            }
-            for shared in &output.shared {
-                if self.uses.add(*shared) {
-                    let piece = shared.piece(&self.settings);
-                    self.put_in(piece.section, &piece.name, &piece.text);
-                }
-            }
-            for name in &output.wants {
-                self.wants.insert(name.clone(), key);
-            }
-            self.count(key, &output.route, true);
+            self.put_in_all(&output);
+            self.enter(key, &output, true);
             self.outputs.insert(key, output);
         }
         let routers = [Section::HttpRouters, Section::TcpRouters, Section::UdpRouters];
-        self.counts.routers = routers.iter().filter_map(|section| self.pieces.get(section)).map(BTreeMap::len).sum();
+        let all: usize = routers.iter().filter_map(|section| self.pieces.get(section)).map(BTreeMap::len).sum();
+        self.counts.resolved = self.coalesced.resolved();
+        let of_several = self.coalesced.routers() + self.nested.routers();
+        self.counts.routers = all - of_several + self.coalesced.rows_together();
+    }
+
+    /// Notes or forgets what is known of a row by what it is compiled to.
+    fn enter(&mut self, key: Key, output: &Output, plus: bool) {
+        for name in &output.wants {
+            if plus {
+                self.wants.insert(name.clone(), key);
+            } else {
+                self.wants.remove(name, &key);
+            }
+        }
+        self.count(key, &output.route, plus);
+    }
+
+    fn put_in_all(&mut self, output: &Output) {
+        for piece in &output.pieces {
+            self.put_in(piece.section, &piece.name, &piece.text);
+        }
+        for shared in &output.shared {
+            if self.uses.add(*shared) {
+                let piece = shared.piece(&self.settings);
+                self.put_in(piece.section, &piece.name, &piece.text);
+            }
+        }
+    }
+
+    fn take_out_all(&mut self, output: &Output) {
+        for piece in &output.pieces {
+            self.take_out(piece.section, &piece.name);
+        }
+        for shared in &output.shared {
+            if self.uses.remove(*shared) {
+                let piece = shared.piece(&self.settings);
+                self.take_out(piece.section, &piece.name);
+            }
+        }
     }
 
     fn count(&mut self, key: Key, route: &Route, plus: bool) {
@@ -487,9 +585,8 @@ fn host_of(spot: &Spot) -> HostOf {
 }
 
 /// Which row has a name, and whether it gives a service that others can use.
-fn taken(claims: &Index<Claim>, rows: &Rows, protocol: Protocol, name: &str) -> Option<Taken> {
-    let claim = Claim::Name(protocol, name.into());
-    let mut keys = claims.get(&claim);
+fn taken(claims: &Claims, places: &Places, rows: &Rows, protocol: Protocol, name: &str) -> Option<Taken> {
+    let mut keys = claims.get(&Claim::of(protocol, name.into()), places);
     let by = *keys.next()?;
     let proxy =
         matches!(rows.get(&by).map(|row| &**row), Some(Row::Domain(row)) if row.service_type == ServiceType::Proxy);

@@ -6,6 +6,7 @@
 //!
 //! Every [`Error`] is one line: where, what, and how to mend it.
 
+mod selector;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -23,11 +24,19 @@ use std::{
 };
 
 use charliehub_proto::traefik::since::Version;
+use charliehub_secret::Source;
 use http::HeaderName;
 use ipnet::IpNet;
 
-pub use self::webhook::{Key, Webhook};
+pub use self::{
+    selector::{Selector, Share},
+    webhook::{Key, Webhook},
+};
 use self::{settings::Settings, value::host_of};
+use crate::compile::Coalesce;
+
+/// Where the settings are on a host of its own.
+pub const DEFAULT: &str = "/etc/charliehub/provider.toml";
 
 /// The user's settings, checked.
 #[derive(Clone, Debug)]
@@ -39,6 +48,7 @@ pub struct Config {
     pub guard: Guard,
     pub history: History,
     pub agents: Agents,
+    pub audit: Audit,
     pub rehearse: Rehearse,
     /// The Traefiks whose APIs `check` asks.
     pub traefik: Vec<Traefik>,
@@ -67,11 +77,13 @@ pub struct Serve {
     pub allowed_hosts: BTreeSet<String>,
 }
 
-/// The certificate chain and key that we serve with, as PEM files.
+/// The certificate chain and key that we serve with, and who signs our clients, as PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// Authorities whose clients need no token. None: no certificate is asked for.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Section `[database]`.
@@ -81,6 +93,9 @@ pub struct Database {
     pub url: Option<Secret>,
     /// Beside the URL, so that the URL can be shown.
     pub password: Option<Secret>,
+    /// Where the two can be read again, for a password that changes while we run.
+    pub url_source: Option<Source>,
+    pub password_source: Option<Source>,
     /// The system user of the private PostgreSQL when we are root.
     pub run_as: String,
     /// Where `initdb` and `postgres` are, when not where we look.
@@ -90,6 +105,26 @@ pub struct Database {
 }
 
 impl Database {
+    /// True when something of the login can change while we run.
+    pub fn can_change(&self) -> bool {
+        self.url_source.is_some() || self.password_source.is_some()
+    }
+
+    /// True when a command is asked for something of the login.
+    pub fn is_asked_for(&self) -> bool {
+        [&self.url_source, &self.password_source].iter().any(|source| matches!(source, Some(Source::Command(_))))
+    }
+
+    /// [`Database::connection_string`] as files and commands have it now. Blocks while it reads.
+    pub fn read_again(&self) -> Result<Option<Secret>, charliehub_secret::Error> {
+        let read = |source: &Option<Source>, known: &Option<Secret>| match source {
+            Some(source) => source.read().map(|text| Some(Secret::new(text))),
+            None => Ok(known.clone()),
+        };
+        let (url, password) = (read(&self.url_source, &self.url)?, read(&self.password_source, &self.password)?);
+        Ok(Self { url, password, ..self.clone() }.connection_string())
+    }
+
     /// The URL with the password that was given beside it. None: a private PostgreSQL.
     pub fn connection_string(&self) -> Option<Secret> {
         let url = self.url.as_ref()?.reveal();
@@ -117,6 +152,8 @@ pub struct Compile {
     pub default_certificate: Option<(String, String)>,
     /// Us as Traefik sees us, without a slash at the end. Ask [`Config::self_url`], which knows the default.
     pub self_url: Option<String>,
+    /// Whether rows that differ in their host alone share routers.
+    pub coalesce: Coalesce,
 }
 
 /// Section `[access]`.
@@ -222,6 +259,15 @@ pub struct Traefik {
     pub host: Option<String>,
     /// What it is taken for until its API tells its version.
     pub min_version: Option<Version>,
+    /// Which rows it is given; none: all.
+    pub selector: Option<Selector>,
+}
+
+/// Section `[audit]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Whose commits are in the report of the audit. Absolute.
+    pub git_folders: Vec<PathBuf>,
 }
 
 /// Section `[log]`.
@@ -291,12 +337,17 @@ impl Error {
 const AUTH_RESPONSE_HEADERS: [&str; 4] = ["Remote-User", "Remote-Groups", "Remote-Email", "Remote-Name"];
 
 impl Config {
-    /// Reads this process's settings: the file that `--config` or `CHARLIEHUB_CONFIG` names, its environment, `flags`.
+    /// Reads this process's settings: the file that `--config` or `CHARLIEHUB_CONFIG` names, else [`DEFAULT`] where it is
+    /// there; its environment; `flags`.
     pub fn load(flags: &Flags) -> Result<Self, Error> {
         let environment: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
             .collect();
-        Self::from_sources(flags, &environment, rustix::process::geteuid().is_root())
+        let named = flags.config.is_some()
+            || environment.iter().any(|(name, path)| name == "CHARLIEHUB_CONFIG" && !path.is_empty());
+        let config = if named || !Path::new(DEFAULT).exists() { flags.config.clone() } else { Some(DEFAULT.into()) };
+        let flags = Flags { config, ..flags.clone() };
+        Self::from_sources(&flags, &environment, rustix::process::geteuid().is_root())
     }
 
     /// [`Config::load`] with everything said: the environment, and whether we are root.
@@ -316,7 +367,7 @@ impl Config {
             settings.add_file(path, &text)?;
         }
         if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
-            settings.add_credentials(Path::new(directory))?;
+            settings.add_credentials(Path::new(directory));
         }
         settings.add_environment(environment)?;
         settings.add_flags(flags);
@@ -349,6 +400,7 @@ impl Config {
             agents: Agents {
                 silent_after: settings.duration("agents.silent_after")?.unwrap_or(Duration::from_mins(2)),
             },
+            audit: audit(&settings)?,
             rehearse: rehearse(&settings)?,
             traefik: settings.traefik()?,
             webhooks: settings.webhooks()?,
@@ -374,8 +426,16 @@ impl Config {
 fn serve(settings: &Settings, default_data_dir: PathBuf) -> Result<Serve, Error> {
     let listen = settings.listen("serve.listen")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8001)));
     let insecure = settings.boolean("serve.insecure")?.unwrap_or(false);
+    let client_ca = settings.path("serve.client_ca")?;
     let tls = match (settings.path("serve.tls_certificate")?, settings.path("serve.tls_key")?) {
-        (Some(certificate), Some(key)) => Some(Tls { certificate, key }),
+        (Some(certificate), Some(key)) => Some(Tls { certificate, key, client_ca }),
+        (None, None) if client_ca.is_some() => {
+            return Err(Error::new(
+                settings.place("serve.client_ca"),
+                "`serve.client_ca` is set and `serve.tls_certificate` is not: clients show a certificate over TLS only",
+                "set `serve.tls_certificate` and `serve.tls_key` too",
+            ));
+        }
         (None, None) => None,
         (certificate, _) => {
             let (given, missing) =
@@ -447,6 +507,8 @@ fn database(settings: &Settings) -> Result<Database, Error> {
     Ok(Database {
         url,
         password,
+        url_source: settings.source("database.url")?,
+        password_source: settings.source("database.password")?,
         run_as: settings.text("database.run_as")?.unwrap_or_else(|| "postgres".to_owned()),
         bin_dir: settings.path("database.bin_dir")?,
         migrate: settings.boolean("database.migrate")?.unwrap_or(true),
@@ -484,7 +546,20 @@ fn compile(settings: &Settings) -> Result<Compile, Error> {
         default_resolver,
         default_certificate,
         self_url: settings.url("compile.self_url")?,
+        coalesce: coalesce(settings)?,
     })
+}
+
+fn coalesce(settings: &Settings) -> Result<Coalesce, Error> {
+    match settings.text("compile.coalesce")?.as_deref() {
+        None | Some("auto") => Ok(Coalesce::Auto),
+        Some("off") => Ok(Coalesce::Off),
+        Some(other) => Err(Error::new(
+            settings.place("compile.coalesce"),
+            format!("`{other}` is not a way to put rows together"),
+            "write `auto`, or `off` for a router for each row",
+        )),
+    }
 }
 
 fn access(settings: &Settings) -> Result<Access, Error> {
@@ -555,6 +630,16 @@ fn group_role(settings: &Settings, text: &str) -> Result<(String, String), Error
             "write it as ops=editor; the roles are reader, editor and admin",
         )),
     }
+}
+
+fn audit(settings: &Settings) -> Result<Audit, Error> {
+    let git_folders: Vec<PathBuf> =
+        settings.list("audit.git_folders")?.unwrap_or_default().into_iter().map(PathBuf::from).collect();
+    if let Some(path) = git_folders.iter().find(|path| !path.is_absolute()) {
+        let what = format!("`{}` depends on where we were started", path.display());
+        return Err(Error::new(settings.place("audit.git_folders"), what, "write the whole path, as /opt/charliehub"));
+    }
+    Ok(Audit { git_folders })
 }
 
 fn log(settings: &Settings, data_dir: &Path) -> Result<Log, Error> {

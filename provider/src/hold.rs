@@ -7,7 +7,10 @@
 //! An instance that hangs up while held has a `pollTimeout` shorter than our `wait`: it is held for less from then on.
 //! One that leaves a gap between polls has a long `pollInterval`. Both are told which line to change.
 //!
-//! Pure: time is an argument.
+//! Polls that were answered together would all end together too, by one change after the other: each is held a little less
+//! than it asked for, by chance.
+//!
+//! Pure: time and chance are arguments.
 
 use std::{
     sync::Arc,
@@ -27,6 +30,8 @@ const GAPS: u32 = 3;
 const RETRY: Duration = Duration::from_hours(1);
 const RETRY_MAX: Duration = Duration::from_hours(24);
 const SHORTEST: Duration = Duration::from_millis(100);
+/// The share of a wait over which the ends of holds are spread.
+const SPREAD: f64 = 0.05;
 
 /// What one connection has been sent, per instance. A proxy aside, that is one.
 #[derive(Debug, Default)]
@@ -45,6 +50,11 @@ impl Sent {
             None => self.0.push((Arc::clone(instance), Arc::clone(digest))),
         }
     }
+}
+
+/// How long a poll is held that may be held for `wait`; `chance` is from 0 to 1.
+pub fn spread(wait: Duration, chance: f64) -> Duration {
+    wait.mul_f64(1.0 - SPREAD * chance)
 }
 
 /// How one instance behaves, over all its connections.
@@ -98,7 +108,7 @@ impl Manners {
 
     /// A poll was held for `held` and still there: what limited it is over when that was all it asked for.
     pub fn held(&mut self, held: Duration, wait: Duration) {
-        if held >= wait {
+        if held >= spread(wait, 1.0) {
             self.limit = None;
         }
     }
@@ -139,6 +149,19 @@ mod tests {
         assert_eq!(manners.hold(wait, start + RETRY * 2), Duration::from_secs(4), "the next try waits longer");
         manners.held(wait, wait);
         assert_eq!((manners.hold(wait, start), manners.advice().len()), (wait, 0));
+    }
+
+    #[test]
+    fn polls_that_began_together_do_not_end_in_the_same_moment() {
+        let wait = Duration::from_secs(55);
+        let ends: Vec<Duration> = (0..=100).map(|n| spread(wait, f64::from(n) / 100.0)).collect();
+        assert_eq!((ends[0], ends[100]), (wait, Duration::from_millis(52_250)));
+        assert!(ends.windows(2).all(|pair| pair[0] > pair[1] + Duration::from_millis(27)), "{ends:?}");
+        // And the shortest of them counts as all that was asked for.
+        let mut manners = Manners::default();
+        manners.hung_up(Duration::from_secs(5), Instant::now());
+        manners.held(ends[100], wait);
+        assert!(manners.advice().is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The Traefiks that poll us, by the name in `?instance=`: what each was sent last, and how it behaves.
 //!
-//! Names come from outside, so there is a bound on how many are told apart; their metrics are made once, not per request.
+//! Names come from outside, so there is a bound on how many are told apart, and a lower one on how many have metrics of
+//! their own; metrics are made once, not per request.
 
 mod progress;
 
@@ -10,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use charliehub_proto::instance::{ConfigAt, HeldBack, InstanceState, InstanceStatus, RefusedRoute, ServerHealth};
+use charliehub_proto::instance::{
+    ConfigAt, HeldBack, InstancePart, InstanceState, InstanceStatus, RefusedRoute, ServerHealth,
+};
 use jiff::Timestamp;
 use metrics::{Counter, counter, gauge};
+use serde_json::{Value, json};
 use tokio::{
     sync::{Notify, watch},
     time::{MissedTickBehavior, interval},
@@ -22,11 +26,21 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::progress::News;
 use self::progress::{Progress, Stage};
-use crate::{config::Traefik, hold::Manners, metrics as name, postgres::Pool, snapshot::Snapshot};
+use crate::{
+    config::Traefik,
+    hold::Manners,
+    metrics as name,
+    postgres::Pool,
+    snapshot::{Current, Part, Snapshot},
+};
 
-/// More names than this are one.
-const MOST: usize = 1000;
+/// More names than this are one: of 2 KiB each.
+const MOST: usize = 20_000;
+/// More than this are counted as one, or who reads the metrics would read little else.
+const MEASURED: usize = 1_000;
 const OTHERS: &str = "others";
+/// Rows that are written at once.
+const BATCH: usize = 1_000;
 /// Without a change, the time of the last poll is written this often.
 const WRITE_EVERY: Duration = Duration::from_mins(1);
 
@@ -52,10 +66,18 @@ pub enum Outcome {
     Unavailable,
 }
 
+/// What was sent last. Not the snapshot itself: one that is gone would keep it.
+#[derive(Debug)]
+struct Sent {
+    digest: Arc<str>,
+    revision: i64,
+    at: Timestamp,
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     manners: Manners,
-    sent: Option<(Arc<Snapshot>, Timestamp)>,
+    sent: Option<Sent>,
     /// Its first poll.
     since: Option<Timestamp>,
     polled_at: Option<Timestamp>,
@@ -65,7 +87,7 @@ struct Seen {
     polls: usize,
     several: Option<Instant>,
     progress: Progress,
-    /// What was sent of late, to tell of which revision a digest is.
+    /// What was sent of late, to tell of which revision a digest is; nothing where no API tells one.
     known: VecDeque<Arc<Snapshot>>,
     /// What its API tells.
     told: Told,
@@ -94,12 +116,22 @@ pub struct Instance {
     pub name: Arc<str>,
     /// The address of its API, where one is configured.
     api: Option<String>,
+    /// What it is given; none: all.
+    part: Option<Arc<Part>>,
     seen: Mutex<Seen>,
     /// Wakes who watches it.
     moved: Notify,
     /// It is known what it takes, or that this cannot be known.
     known: watch::Sender<bool>,
-    outcomes: [Counter; 5],
+    outcomes: Outcomes,
+}
+
+/// How often polls ended so, by [`Outcome`].
+type Outcomes = [Counter; 5];
+
+fn outcomes(instance: &str) -> Outcomes {
+    let labels = ["immediate", "changed", "unchanged", "hung_up", "unavailable"];
+    labels.map(|outcome| counter!(name::POLLS, "instance" => instance.to_owned(), "outcome" => outcome))
 }
 
 /// One poll, as long as it is held.
@@ -117,11 +149,9 @@ impl Drop for Held<'_> {
 }
 
 impl Instance {
-    fn new(name: &str, api: Option<String>) -> Self {
-        let labels = ["immediate", "changed", "unchanged", "hung_up", "unavailable"];
-        let outcomes = labels.map(|outcome| counter!(name::POLLS, "instance" => name.to_owned(), "outcome" => outcome));
+    fn new(name: &str, api: Option<String>, part: Option<Arc<Part>>, outcomes: Outcomes) -> Self {
         let known = watch::Sender::new(api.is_none());
-        Self { name: name.into(), api, seen: Mutex::default(), moved: Notify::new(), known, outcomes }
+        Self { name: name.into(), api, part, seen: Mutex::default(), moved: Notify::new(), known, outcomes }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Seen) -> T) -> T {
@@ -135,7 +165,9 @@ impl Instance {
             seen.since.get_or_insert(at);
             let advice = seen.manners.polled(now);
             seen.dirty |= advice;
-            seen.progress.polled(now);
+            if self.api.is_some() {
+                seen.progress.polled(now);
+            }
             (seen.manners.hold(wait, now), advice)
         });
         if self.api.is_some() {
@@ -171,18 +203,23 @@ impl Instance {
                 seen.manners.held(held, wait);
             }
             seen.polled_at = Some(at);
-            let other = seen.sent.as_ref().is_none_or(|(sent, _)| !Arc::ptr_eq(sent, snapshot));
+            let (digest, revision) = (snapshot.digest(), snapshot.held.revision);
+            let other = seen.sent.as_ref().is_none_or(|sent| (&sent.digest, sent.revision) != (digest, revision));
+            if !other && !fresh {
+                return;
+            }
+            seen.dirty |= other;
+            seen.sent = Some(Sent { digest: Arc::clone(digest), revision, at });
+            if self.api.is_none() {
+                return;
+            }
             if other {
                 if seen.known.len() == KNOWN {
                     seen.known.pop_front();
                 }
                 seen.known.push_back(Arc::clone(snapshot));
-                seen.dirty = true;
             }
-            if other || fresh {
-                seen.sent = Some((Arc::clone(snapshot), at));
-                seen.progress.sent(snapshot.digest(), snapshot.encoded.length, fresh, now);
-            }
+            seen.progress.sent(digest, snapshot.encoded.length, fresh, now);
         });
         if self.api.is_some() {
             self.moved.notify_one();
@@ -360,12 +397,13 @@ impl Instance {
             name: self.name.to_string(),
             state: self.state(seen),
             api: self.api.clone(),
+            part: self.part.as_deref().map(given),
             version: seen.told.version.clone(),
             last_poll: seen.polled_at,
-            sent: seen.sent.as_ref().map(|(sent, at)| ConfigAt {
-                digest: sent.digest().to_string(),
-                revision: Some(sent.held.revision),
-                at: *at,
+            sent: seen.sent.as_ref().map(|sent| ConfigAt {
+                digest: sent.digest.to_string(),
+                revision: Some(sent.revision),
+                at: sent.at,
             }),
             running: seen.told.running.clone(),
             lag_seconds: if self.api.is_some() { seen.progress.lag(now).as_secs_f64() } else { 0.0 },
@@ -422,6 +460,12 @@ impl Instance {
                 self.name
             ));
         }
+        if let Some(part) = self.part.as_ref().filter(|part| part.current.load().is_none()) {
+            return Some(format!(
+                "no row is in {} yet, so it is given nothing; give it rows, or correct its [[traefik]]",
+                part.selector
+            ));
+        }
         if self.api.is_some() && seen.polled_at.is_none() {
             let never = "it has not polled since we started; charliehub-provider check says the lines that it needs";
             return Some(seen.told.trouble.clone().unwrap_or_else(|| never.to_owned()));
@@ -431,6 +475,16 @@ impl Instance {
             self.api.is_none().then(|| format!("nobody knows what it runs; {remedy}"))
         };
         seen.told.trouble.clone().or_else(|| seen.told.why.clone()).or_else(unverified)
+    }
+
+    /// True when its row is to be written now; whoever asks does that.
+    fn is_due(&self) -> bool {
+        self.with(|seen| {
+            let old = seen.written_at.is_none_or(|at| at.elapsed() > WRITE_EVERY);
+            let due = seen.dirty || (old && seen.sent.is_some());
+            (seen.dirty, seen.written_at) = (false, if due { Some(Instant::now()) } else { seen.written_at });
+            due
+        })
     }
 
     pub fn count(&self, outcome: Outcome) {
@@ -445,22 +499,38 @@ fn is_doubled(seen: &Seen) -> bool {
     seen.several.is_some_and(|since| since.elapsed() > DOUBLED)
 }
 
+/// What is served of a part.
+fn given(part: &Part) -> InstancePart {
+    let served = part.current.load();
+    InstancePart {
+        selector: part.selector.to_string(),
+        routes: served.as_ref().map_or(0, |snapshot| snapshot.size.routes),
+        digest: served.as_ref().map(|snapshot| snapshot.digest().to_string()),
+        revision: served.as_ref().map(|snapshot| snapshot.held.revision),
+        withheld: served.and_then(|snapshot| snapshot.withheld),
+    }
+}
+
 /// All instances that are configured or have polled since we started.
-#[derive(Default)]
 pub struct Instances {
     known: RwLock<BTreeMap<Arc<str>, Arc<Instance>>>,
+    /// Of those that have no metrics of their own.
+    others: Outcomes,
     /// Counts what was heard of them.
     heard: watch::Sender<u64>,
 }
 
 impl Instances {
     /// Knows the configured ones from the start.
-    pub fn configured(traefiks: &[Traefik]) -> Self {
+    pub fn configured(traefiks: &[Traefik], current: &Current) -> Self {
         let one = |traefik: &Traefik| {
-            let instance = Instance::new(&traefik.instance, traefik.api.clone());
+            let part = current.part_of(&traefik.instance).map(Arc::clone);
+            let outcomes = outcomes(&traefik.instance);
+            let instance = Instance::new(&traefik.instance, traefik.api.clone(), part, outcomes);
             (Arc::clone(&instance.name), Arc::new(instance))
         };
-        Self { known: RwLock::new(traefiks.iter().map(one).collect()), heard: watch::Sender::default() }
+        let known = RwLock::new(traefiks.iter().map(one).collect());
+        Self { known, others: outcomes(OTHERS), heard: watch::Sender::default() }
     }
 
     /// All that are known, by name.
@@ -489,9 +559,14 @@ impl Instances {
             return Arc::clone(instance);
         }
         let name = if known.len() < MOST { name } else { OTHERS };
+        let measured = known.len() < MEASURED;
         drop(known);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(name.into()).or_insert_with(|| Arc::new(Instance::new(name, None))))
+        let new = || {
+            let outcomes = if measured { outcomes(name) } else { self.others.clone() };
+            Arc::new(Instance::new(name, None, None, outcomes))
+        };
+        Arc::clone(known.entry(name.into()).or_insert_with(new))
     }
 
     /// All that are known, by name.
@@ -505,19 +580,12 @@ impl Instances {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! { _ = tick.tick() => {}, () = stop.cancelled() => return }
-            for instance in self.all() {
-                let due = instance.with(|seen| {
-                    let old = seen.written_at.is_none_or(|at| at.elapsed() > WRITE_EVERY);
-                    let due = seen.dirty || (old && seen.sent.is_some());
-                    (seen.dirty, seen.written_at) = (false, if due { Some(Instant::now()) } else { seen.written_at });
-                    due
-                });
-                if !due {
-                    continue;
-                }
-                if let Err(error) = write(&pool, &instance.status()).await {
+            let due: Vec<Arc<Instance>> = self.all().into_iter().filter(|instance| instance.is_due()).collect();
+            let mut batches = due.chunks(BATCH);
+            for batch in batches.by_ref() {
+                if let Err(error) = write(&pool, batch).await {
                     tracing::debug!(%error, "cannot write the instances; trying again");
-                    instance.with(|seen| seen.dirty = true);
+                    batch.iter().chain(batches.flatten()).for_each(|instance| instance.with(|seen| seen.dirty = true));
                     break;
                 }
             }
@@ -525,35 +593,54 @@ impl Instances {
     }
 }
 
-async fn write(pool: &Pool, status: &InstanceStatus) -> Result<(), crate::postgres::Error> {
+/// Thousands are answered by one commit: they are written by one statement.
+async fn write(pool: &Pool, instances: &[Arc<Instance>]) -> Result<(), crate::postgres::Error> {
     const UPSERT: &str = "INSERT INTO charliehub.instances AS i
         (name, last_poll_at, sent_digest, sent_revision, advice, running_digest, running_since, state, refused, version)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (name) DO UPDATE SET
+        SELECT * FROM jsonb_to_recordset($1) AS r (name text, last_poll_at timestamptz, sent_digest text,
+        sent_revision bigint, advice text[], running_digest text, running_since timestamptz, state text, refused jsonb,
+        version text) ORDER BY name ON CONFLICT (name) DO UPDATE SET
         last_poll_at = coalesce(excluded.last_poll_at, i.last_poll_at),
         sent_digest = coalesce(excluded.sent_digest, i.sent_digest),
         sent_revision = coalesce(excluded.sent_revision, i.sent_revision), advice = excluded.advice,
         running_digest = coalesce(excluded.running_digest, i.running_digest),
         running_since = coalesce(excluded.running_since, i.running_since), state = excluded.state,
         refused = excluded.refused, version = coalesce(excluded.version, i.version)";
+    let rows: Value = instances.iter().map(|instance| row(&instance.status())).collect();
     let client = pool.get().await?;
-    let (sent, running) = (status.sent.as_ref(), status.running.as_ref());
-    let state = serde_json::to_value(status.state).unwrap_or_default();
-    client
-        .execute_typed(
-            UPSERT,
-            &[
-                (&status.name, Type::TEXT),
-                (&status.last_poll, Type::TIMESTAMPTZ),
-                (&sent.map(|sent| &sent.digest), Type::TEXT),
-                (&sent.and_then(|sent| sent.revision), Type::INT8),
-                (&status.advice, Type::TEXT_ARRAY),
-                (&running.map(|running| &running.digest), Type::TEXT),
-                (&running.map(|running| running.at), Type::TIMESTAMPTZ),
-                (&state.as_str(), Type::TEXT),
-                (&serde_json::to_value(&status.refused_routes).unwrap_or_default(), Type::JSONB),
-                (&status.version, Type::TEXT),
-            ],
-        )
-        .await?;
+    client.execute_typed(UPSERT, &[(&rows, Type::JSONB)]).await?;
     Ok(())
+}
+
+/// A row of table `instances`, by its columns.
+fn row(status: &InstanceStatus) -> Value {
+    let (sent, running) = (status.sent.as_ref(), status.running.as_ref());
+    json!({
+        "name": status.name,
+        "last_poll_at": status.last_poll,
+        "sent_digest": sent.map(|sent| &sent.digest),
+        "sent_revision": sent.and_then(|sent| sent.revision),
+        "advice": status.advice,
+        "running_digest": running.map(|running| &running.digest),
+        "running_since": running.map(|running| running.at),
+        "state": status.state,
+        "refused": status.refused_routes,
+        "version": status.version,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart_up_to_a_bound_and_then_they_are_one() {
+        let instances = Instances::configured(&[], &Current::default());
+        let names: Vec<String> = (0..MOST + 2).map(|n| format!("traefik-{n}")).collect();
+        let got: Vec<Arc<Instance>> = names.iter().map(|name| instances.get(name)).collect();
+        assert!(got.iter().zip(&names).take(MOST).all(|(instance, name)| *instance.name == **name));
+        assert!(got.iter().skip(MOST).all(|instance| *instance.name == *OTHERS));
+        assert!(Arc::ptr_eq(&got[0], &instances.get(&names[0])), "one that is known stays");
+        assert_eq!(instances.all().len(), MOST + 1);
+    }
 }

@@ -2,12 +2,11 @@
 //!
 //! Between the bytes that are served and whoever asks about a URL: an operator, a program, a test. In order:
 //! [`request`] is the URL as Traefik's rules see it; [`config`] is what of the bytes this takes; of the routers on the
-//! request's entry point those whose [`rule`] holds are tried by priority; [`chain`] is what the first one's middlewares
-//! say, and its service; [`admission`] is what they let in, whatever the request. [`owner`] finds the row that it stands for, the only one of these that asks the database.
+//! request's entry point those whose [`rule`] holds are tried by priority, below a parent its children; [`chain`] is what
+//! the middlewares of the first one say, and its service; [`admission`] is what they let in, whatever the request. [`owner`] finds the row that it stands for, the only one of these that asks the database.
 //!
 //! Not known here is Traefik's static configuration: TLS that an entry point gives to every router, middlewares that it
-//! puts before them, and paths that it refuses. Children of other routers (`parentRefs`) are not tried, nor tcp routers
-//! for requests by https.
+//! puts before them, and paths that it refuses. Tcp routers are not tried for requests by https.
 
 mod admission;
 mod chain;
@@ -22,10 +21,7 @@ use charliehub_proto::{
 };
 
 pub use self::{admission::Admission, config::Config, request::Request};
-use self::{
-    config::{Half, Router},
-    request::Way,
-};
+use self::{chain::MAX_DEPTH, config::Router, request::Way};
 
 /// Why it cannot be told what answers.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +46,28 @@ struct Hit<'a> {
 /// What the config does with the request.
 pub fn answer(config: &Config, request: &Request) -> Result<Matched, Error> {
     let half = if request.way == Way::Tcp { &config.tcp } else { &config.http };
-    let hits = hits(half, request)?;
-    let answer = hits.first().map(|hit| {
-        let middlewares = chain::judge(half, &hit.router.middlewares, request);
+    let mut taken = Vec::new();
+    let mut also = Vec::new();
+    let mut hits = hits(half.routers.iter().filter(|(_, router)| stands(router, request)), request)?.into_iter();
+    while let Some(hit) = hits.next() {
+        also.splice(0..0, hits.map(|hit| AlsoMatching { router: hit.name.to_owned(), priority: hit.priority }));
+        let (name, is_parent) = (hit.name, hit.router.service.is_empty());
+        taken.push(hit);
+        if !is_parent || taken.len() > MAX_DEPTH {
+            break;
+        }
+        // Once in a parent, Traefik tries nobody else.
+        hits = self::hits(half.routers.iter().filter(|(_, router)| router.is_below(name)), request)?.into_iter();
+    }
+    let answer = taken.last().filter(|hit| !hit.router.service.is_empty()).map(|hit| {
+        let names: Vec<String> = taken.iter().flat_map(|hit| &hit.router.middlewares).cloned().collect();
+        let middlewares = chain::judge(half, &names, request);
         let outcome = chain::outcome(half, &middlewares, &hit.router.service);
         Answering {
             router: hit.name.to_owned(),
             rule: hit.router.rule.clone(),
             priority: hit.priority,
-            entry_points: hit.router.entry_points.clone(),
+            entry_points: taken.first().map(|hit| hit.router.entry_points.clone()).unwrap_or_default(),
             service: hit.router.service.clone(),
             row: None,
             fragment: None,
@@ -66,14 +75,12 @@ pub fn answer(config: &Config, request: &Request) -> Result<Matched, Error> {
             outcome,
         }
     });
-    let also = hits.iter().skip(1).map(|hit| AlsoMatching { router: hit.name.to_owned(), priority: hit.priority });
-    Ok(Matched { request: request.shown(), answer, also: also.collect() })
+    Ok(Matched { request: request.shown(), answer, also })
 }
 
-/// The routers that take the request, in the order in which Traefik tries them.
-fn hits<'a>(half: &'a Half, request: &Request) -> Result<Vec<Hit<'a>>, Error> {
-    let standing = half.routers.iter().filter(|(_, router)| stands(router, request));
-    let mut routers: Vec<Hit<'_>> = standing
+/// Of `routers` those that take the request, in the order in which Traefik tries them.
+fn hits<'a>(routers: impl Iterator<Item = (&'a String, &'a Router)>, request: &Request) -> Result<Vec<Hit<'a>>, Error> {
+    let mut routers: Vec<Hit<'_>> = routers
         .map(|(name, router)| Hit { name, router, priority: priority(router, request.way == Way::Tcp) })
         .collect();
     // Of two with one priority Traefik tries either; a connection by TLS first meets routers with TLS.

@@ -32,6 +32,8 @@ metrics! {
     describe_gauge NOTIFY_QUEUE_USAGE = "notify_queue_usage", Count, "Share of PostgreSQL's notification queue in use";
     describe_gauge QUARANTINED = "quarantined_rows", Count, "Rows and fragments that do not compile";
     describe_gauge WITHHELD = "withheld", Count, "1 while the newest revision waits for an operator";
+    describe_gauge PART_ROUTES = "part_routes", Count, "Routers in a part of the rows that some instances are given";
+    describe_gauge PART_WITHHELD = "part_withheld", Count, "1 while the newest revision waits for an operator in a part";
     describe_gauge INSTANCE_LAG = "instance_lag_seconds", Seconds, "How long an instance has not been running what it was sent";
     describe_gauge INSTANCE_CURRENT = "instance_running_current", Count, "1 while an instance is known to run the newest config that is meant for it";
     describe_histogram COMMIT_TO_LIVE = "commit_to_live_seconds", Seconds, "From the writing of a revision to when an instance was seen to run it";
@@ -50,6 +52,12 @@ metrics! {
     describe_counter WEBHOOK_DELIVERIES = "webhook_deliveries_total", Count, "Events by webhook and what became of them; `failed` are attempts";
     describe_gauge AGENT_REPORT_AGE = "agent_report_age_seconds", Seconds, "Time since the last report";
     describe_gauge AGENT_FINDING = "agent_finding", Count, "What an agent found: 0 ok, 1 warning, 2 critical, 3 unknown";
+    describe_gauge TLS_NOT_AFTER = "tls_not_after_timestamp_seconds", Seconds, "When the certificate that we serve with ends";
+    describe_gauge TLS_CLIENT_CA_NOT_AFTER = "tls_client_ca_not_after_timestamp_seconds", Seconds, "When the first authority of client_ca ends";
+    describe_gauge TLS_CLIENT_NOT_AFTER = "tls_client_not_after_timestamp_seconds", Seconds, "When the certificate that a Traefik or an agent connected with last ends";
+    describe_counter TLS_RELOADS = "tls_reloads_total", Count, "Changed files of TLS by outcome: loaded or refused";
+    describe_gauge TLS_FILES_REFUSED = "tls_files_refused", Count, "1 while the files of TLS cannot be used and those before are";
+    describe_counter TLS_REFUSED = "tls_client_certificates_refused_total", Count, "Certificates of clients that were refused in the handshake";
     describe_gauge CONNECTIONS = "http_connections", Count, "Open HTTP connections";
 }
 

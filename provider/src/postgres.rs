@@ -1,8 +1,10 @@
 //! How the database is reached: from a connection string to a connection on which our rights and limits are set.
 //!
-//! A `Database` is an address that was checked, with its TLS set-up; it has no state. Hosts are tried in the order given,
+//! A `Database` is an address that was checked, with its TLS set-up. Hosts are tried in the order given,
 //! each with a deadline of its own over the whole exchange (a stopped postmaster accepts connections and says nothing),
 //! and one that cannot write is skipped. Dead peers are found by keepalives within 11 s even where a deadline has a bug.
+//!
+//! A login that changes while we run is taken by [`Database::renew`]: whoever connects from then on uses it.
 //!
 //! [`migrate`] makes our tables; [`private`] runs a PostgreSQL of our own when none is configured.
 
@@ -16,8 +18,10 @@ mod url;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Socket};
@@ -52,7 +56,16 @@ const SESSION: &str = "
 /// Where the database is and how to get in. Cheap to clone; prints without secrets.
 #[derive(Clone)]
 pub struct Database {
-    inner: Arc<Inner>,
+    inner: Arc<ArcSwap<Inner>>,
+    login: Arc<Login>,
+}
+
+/// What happens to the login while we run.
+struct Login {
+    /// Since when the one that is used now is used.
+    since: watch::Sender<Instant>,
+    /// The server did not take it.
+    refused: Notify,
 }
 
 #[derive(Clone)]
@@ -93,7 +106,7 @@ impl Database {
         };
         let hosts = each_host(&config)?;
         let ssl = [("PGSSLMODE", ours.ssl_mode), ("PGSSLROOTCERT", ours.ssl_root)];
-        Ok(Self { inner: Arc::new(Inner { hosts, tls: connector, ssl, timeout }) })
+        Ok(Self::new(Inner { hosts, tls: connector, ssl, timeout }))
     }
 
     /// A server on this machine: the socket in `directory`, as `user`, who needs no password.
@@ -103,25 +116,57 @@ impl Database {
         config.host_path(directory).port(5432).user(user).dbname(database).ssl_mode(mode);
         let ssl = [("PGSSLMODE", None), ("PGSSLROOTCERT", None)];
         let timeout = Some(CONNECT_TIMEOUT);
-        Ok(Self { inner: Arc::new(Inner { hosts: vec![config], tls: connector, ssl, timeout }) })
+        Ok(Self::new(Inner { hosts: vec![config], tls: connector, ssl, timeout }))
+    }
+
+    fn new(inner: Inner) -> Self {
+        let login = Login { since: watch::Sender::new(Instant::now()), refused: Notify::new() };
+        Self { inner: Arc::new(ArcSwap::from_pointee(inner)), login: Arc::new(login) }
+    }
+
+    /// From now on connects as this URL says; for all clones. What is connected stays so: see [`Database::renewed`].
+    pub fn renew(&self, url: &str) -> Result<(), Error> {
+        self.inner.store(Self::parse(url)?.inner.load_full());
+        self.login.since.send_replace(Instant::now());
+        Ok(())
+    }
+
+    /// Tells when another login is used. Connections that are older should be given up.
+    pub fn renewed(&self) -> watch::Receiver<Instant> {
+        self.login.since.subscribe()
+    }
+
+    /// Ends when the server has refused the login.
+    pub async fn refused(&self) {
+        self.login.refused.notified().await;
+    }
+
+    /// As [`Error::connecting`]; who looks after the login hears of it.
+    fn connecting(&self, config: &tokio_postgres::Config, error: tokio_postgres::Error) -> Error {
+        let error = Error::connecting(config, error);
+        if matches!(error, Error::Refused { .. }) {
+            self.login.refused.notify_one();
+        }
+        error
     }
 
     /// The same server and user, another database.
     #[must_use]
     pub fn with_database(&self, name: &str) -> Self {
-        let mut inner = Inner::clone(&self.inner);
+        let mut inner = Inner::clone(&self.inner.load());
         for host in &mut inner.hosts {
             host.dbname(name);
         }
-        Self { inner: Arc::new(inner) }
+        Self::new(inner)
     }
 
     /// Connects to the first host that lets us write. What is returned has the rights of the user who logged in: call
     /// [`assume_role`] next, unless it is to migrate.
     pub async fn connect(&self, application_name: &str) -> Result<(Client, Connection), Error> {
         let mut worst: Option<Error> = None;
-        for config in &self.inner.hosts {
-            match self.connect_host(config, application_name).await {
+        let inner = self.inner.load_full();
+        for config in &inner.hosts {
+            match self.connect_host(&inner, config, application_name).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => worst = Some(error.or_more_telling(worst)),
             }
@@ -131,19 +176,20 @@ impl Database {
 
     async fn connect_host(
         &self,
+        inner: &Inner,
         config: &tokio_postgres::Config,
         application_name: &str,
     ) -> Result<(Client, Connection), Error> {
         let mut config = config.clone();
         config.application_name(application_name);
-        let connecting = config.connect(self.inner.tls.clone());
-        let connected = match self.inner.timeout {
+        let connecting = config.connect(inner.tls.clone());
+        let connected = match inner.timeout {
             Some(limit) => {
                 timeout(limit, connecting).await.map_err(|_| Error::Silent { at: address(&config), after: limit })?
             }
             None => connecting.await,
         };
-        let (client, connection) = connected.map_err(|error| Error::connecting(&config, error))?;
+        let (client, connection) = connected.map_err(|error| self.connecting(&config, error))?;
         let version = connection.parameter("server_version").unwrap_or_default();
         match major(version) {
             Some(major) if major < OLDEST => Err(Error::TooOld { at: address(&config), version: version.to_owned() }),
@@ -158,23 +204,17 @@ impl Database {
 
     /// `host:port,host:port/database`: for logs and people, without user and password.
     pub fn display(&self) -> String {
-        let hosts: Vec<_> = self.inner.hosts.iter().map(address).collect();
-        format!("{}/{}", hosts.join(","), self.database())
-    }
-
-    fn first(&self) -> Option<&tokio_postgres::Config> {
-        self.inner.hosts.first()
-    }
-
-    fn database(&self) -> &str {
-        self.first().map(database).unwrap_or_default()
+        let inner = self.inner.load();
+        let hosts: Vec<_> = inner.hosts.iter().map(address).collect();
+        format!("{}/{}", hosts.join(","), inner.hosts.first().map(database).unwrap_or_default())
     }
 
     /// What `psql` needs to get to the same place: variables of libpq. Holds the password; for a child process only.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let Some(first) = self.first() else { return Vec::new() };
+        let inner = self.inner.load();
+        let Some(first) = inner.hosts.first() else { return Vec::new() };
         let list = |of: fn(&tokio_postgres::Config) -> String| -> String {
-            self.inner.hosts.iter().map(of).collect::<Vec<_>>().join(",")
+            inner.hosts.iter().map(of).collect::<Vec<_>>().join(",")
         };
         let mut variables = vec![
             ("PGHOST", list(host)),
@@ -183,7 +223,7 @@ impl Database {
             ("PGTARGETSESSIONATTRS", "read-write".to_owned()),
             ("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT.as_secs().to_string()),
         ];
-        variables.extend(self.inner.ssl.iter().filter_map(|(name, value)| Some((*name, value.clone()?))));
+        variables.extend(inner.ssl.iter().filter_map(|(name, value)| Some((*name, value.clone()?))));
         variables.extend(first.get_user().map(|user| ("PGUSER", user.to_owned())));
         let password = first.get_password().map(|password| String::from_utf8_lossy(password).into_owned());
         variables.extend(password.map(|password| ("PGPASSWORD", password)));

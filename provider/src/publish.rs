@@ -4,8 +4,10 @@
 //! last good ones with the newest restrictions on top. No I/O; what must be kept goes to `record`.
 
 mod behind;
+mod division;
 mod fitted;
 pub mod kept;
+mod parts;
 mod restrict;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,6 @@ use std::{
 };
 
 use charliehub_proto::{
-    change::Impact,
     domain::{Domain, Status},
     instance::{HeldBack, Owner},
     traefik::since::Version,
@@ -27,29 +28,36 @@ use uuid::Uuid;
 
 pub use self::{
     behind::Behind,
-    fitted::{Hold, Policy, owner},
+    division::Division,
+    fitted::{Hold, Policy, owner, owners},
+    parts::{Decided, Parts},
     restrict::restricted,
 };
 use self::{
-    fitted::{Fit, Judge},
+    fitted::{Fit, Given, Judge},
     restrict::{Hosts, is_protected},
 };
 use crate::{
-    compile::{Compiler, Counts, Settings, State},
+    compile::{Answer, Compiler, Counts, Door, Settings, State},
     config::Regression,
     guard::{self, Guard, Limits, Reason, Size, Verdict},
     heard::{Heard, What},
     impact::{at_doors, impact},
-    row::{Key, Row, Rows},
+    row::{Key, Row, Rows, Table},
     snapshot::{Current, Own, Snapshot, disk::Good, encode::Draft, encode::Encoded, history::Candidate},
     store::{read::Reading, rows::Fetched, sync::Held},
 };
 
 /// Revisions that may be approved are remembered up to this many; older ones were overtaken long ago.
 const REMEMBERED: usize = 1000;
+/// Rows that are compiled at once: what is between two states is in memory for so many only.
+const STEP: usize = 100_000;
 
 /// A change of one row; `None` is its removal.
 type Change = (Key, Option<Arc<Row>>);
+
+/// What requests met at some doors.
+type Met = BTreeMap<Door, Option<Answer>>;
 
 /// What instances do not take, by their names.
 pub type Holds = BTreeMap<String, Vec<(Key, Hold)>>;
@@ -109,6 +117,22 @@ impl Withheld {
             self.base.extend(self.gone.remove(&key).map(|row| (key, row)));
         }
     }
+}
+
+/// What changed with a revision.
+struct Step {
+    held: Held,
+    at: Option<Timestamp>,
+    changes: Vec<Change>,
+}
+
+/// What is decided for all, to whoever publishes a part of it.
+#[derive(Clone, Copy)]
+struct Above<'a> {
+    /// The newest of all.
+    rows: &'a Rows,
+    /// Why the newest revision is withheld from all.
+    reason: Option<Reason>,
 }
 
 #[derive(Debug)]
@@ -197,19 +221,46 @@ impl Publisher {
 
     /// Compiles what was read and decides what runs.
     pub fn take(&mut self, reading: Reading, now: Instant) -> Outcome {
-        self.fits.values_mut().for_each(|fit| fit.resume(false));
+        let step = self.step(reading);
+        let revision = step.held.revision;
+        let outcome = self.advance(step, None, now);
+        self.current.decide(revision);
+        outcome
+    }
+
+    /// What of a reading is not held as it was read.
+    fn step(&self, reading: Reading) -> Step {
         let Reading { held, everything, rows, at, forked: _ } = reading;
+        Step { held, at, changes: self.changes(everything, rows) }
+    }
+
+    fn advance(&mut self, step: Step, above: Option<Above<'_>>, now: Instant) -> Outcome {
+        self.fits.values_mut().for_each(|fit| fit.resume(false));
+        let Step { held, at, changes } = step;
         self.written_at = at;
-        let undo = self.apply(everything, rows);
+        let met = self.met_at(&changes);
+        let undo = self.apply(changes);
+        if let Some((resumed, rows)) = &mut self.start
+            && *resumed == held
+            && rows.is_empty()
+        {
+            // It was resumed without its rows, which are these.
+            rows.clone_from(self.newest.rows());
+            if !self.fits.is_empty() {
+                self.ran.clone_from(rows);
+            }
+        }
         self.changed = undo.len();
         let unchanged = self.newest_held.replace(held) == Some(held) && undo.is_empty();
-        let outcome = if unchanged && self.start.is_none() { Outcome::Nothing } else { self.decide(held, undo, now) };
-        self.current.decide(held.revision);
-        outcome
+        if unchanged && self.start.is_none() { Outcome::Nothing } else { self.decide(held, undo, &met, above, now) }
     }
 
     /// An operator agreed to `held`, one of [`Publisher::withheld`], whose rows were `rows` (not needed for the newest).
     pub fn approve(&mut self, held: Held, rows: Rows, now: Instant) -> Outcome {
+        self.approve_below(held, rows, None, now)
+    }
+
+    fn approve_below(&mut self, held: Held, rows: Rows, above: Option<Above<'_>>, now: Instant) -> Outcome {
         let Some(newest) = self.newest_held else { return Outcome::Nothing };
         let Some(withheld) = &mut self.withheld else { return Outcome::Nothing };
         if held == newest {
@@ -217,40 +268,65 @@ impl Publisher {
             self.withheld = None;
             return Outcome::Served(self.serve_newest(newest, &[], now));
         }
+        if !withheld.revisions.contains(&held) {
+            // It waits for what was decided above, which is another decision now.
+            return self.decide(newest, Vec::new(), &Met::new(), above, now);
+        }
         withheld.base = rows;
         withheld.base_held = held;
         withheld.gone = Rows::new();
         withheld.revisions.retain(|one| one.revision > held.revision);
         let base = withheld.base.clone();
         self.guard.agreed(size(&self.compile(base)));
-        self.decide(newest, Vec::new(), now)
+        self.decide(newest, Vec::new(), &Met::new(), above, now)
     }
 
-    /// Brings the newest rows up to what was read, and returns what they were.
-    fn apply(&mut self, everything: bool, read: Vec<Fetched>) -> Vec<Change> {
-        let mut changes: Vec<Change> = Vec::with_capacity(read.len());
-        if everything {
+    /// What brings the newest rows up to what was read.
+    fn changes(&self, everything: bool, read: Vec<Fetched>) -> Vec<Change> {
+        let mut changes: Vec<Change> = Vec::new();
+        if everything && !self.newest.rows().is_empty() {
             let found: BTreeSet<Key> = read.iter().map(|fetched| fetched.key).collect();
             changes.extend(self.newest.rows().keys().filter(|key| !found.contains(key)).map(|key| (*key, None)));
         }
         for fetched in read {
-            let same = self.newest.rows().get(&fetched.key).map(|row| &**row) == fetched.row.as_ref();
+            let same = self.newest.rows().get(&fetched.key).map(|row| &**row) == fetched.row.as_deref();
             if !same {
-                changes.push((fetched.key, fetched.row.map(Arc::new)));
+                changes.push((fetched.key, fetched.row));
             }
         }
-        self.newest.apply(changes)
+        // What rows refer to comes first, so that they are compiled once. And in order, because what is known of neighbours
+        // lies beside each other: else most of the time goes to fetch memory.
+        changes.sort_by_key(|(key, _)| (key.table == Table::Domains, *key));
+        changes
     }
 
-    fn decide(&mut self, held: Held, undo: Vec<Change>, now: Instant) -> Outcome {
+    /// Compiles the newest rows, and returns what they were.
+    fn apply(&mut self, changes: Vec<Change>) -> Vec<Change> {
+        let (mut undo, mut changes) = (Vec::with_capacity(changes.len()), changes.into_iter().peekable());
+        while changes.peek().is_some() {
+            undo.extend(self.newest.apply(changes.by_ref().take(STEP).collect()));
+        }
+        if undo.len() > self.newest.rows().len() / 2 {
+            self.newest.pack();
+        }
+        undo
+    }
+
+    /// `undo` is the way back to what was, and `met` what requests met then.
+    fn decide(&mut self, held: Held, undo: Vec<Change>, met: &Met, above: Option<Above<'_>>, now: Instant) -> Outcome {
         let next = size(&self.newest);
         if next.routes == 0 && self.current.load().is_none() {
             // There never was a config: polls are held until there is one.
             return Outcome::Nothing;
         }
-        let verdict = match self.guard.judge(next, now) {
-            Verdict::Accept => self.judge_impact(&undo),
-            verdict @ Verdict::Withhold(_) => verdict,
+        let runs = self.current.load().is_some();
+        let verdict = match above.and_then(|above| above.reason).filter(|_| runs) {
+            // Many falls that are small in each part are a large one.
+            Some(reason) => Verdict::Withhold(reason),
+            None => match self.guard.judge(next, now) {
+                Verdict::Accept => self.judge_impact(met),
+                verdict @ Verdict::Withhold(_) => verdict,
+            },
         };
         match verdict {
             Verdict::Accept => {
@@ -261,37 +337,51 @@ impl Publisher {
             }
             Verdict::Withhold(reason) => {
                 self.withhold(held, reason, undo);
-                self.serve_withheld(held, reason)
+                self.serve_withheld(held, reason, above)
             }
         }
     }
 
-    /// Judges what the newest rows do to the protected places of those that run; `undo` is the way back to these, where
+    /// Judges what the newest rows do to the protected places of those that run; `met` is what requests met of these, where
     /// nothing is withheld.
-    fn judge_impact(&mut self, undo: &[Change]) -> Verdict {
-        let limits = *self.guard.limits();
-        let asked = limits.hold_opening || limits.hold_login_loss;
-        if !asked || self.current.load().is_none() {
+    fn judge_impact(&self, met: &Met) -> Verdict {
+        if !self.asks_for_impact() {
             return Verdict::Accept;
         }
-        let base = self.withheld.as_ref().map(|withheld| &withheld.base);
-        let impact = match base.or(self.start.as_ref().map(|(_, rows)| rows)).cloned() {
-            Some(base) => impact(&self.compile(base), &self.newest),
-            None => self.impact_of(undo),
+        let impact = match self.base() {
+            Some(base) => impact(&self.compile(base.clone()), &self.newest),
+            None => at_doors(met.iter().map(|(door, was)| (door, was.clone(), self.newest.answer(door)))),
         };
-        guard::judge_impact(&impact, &limits)
+        guard::judge_impact(&impact, self.guard.limits())
     }
 
-    /// What the last step did, at the places of the rows that it changed: a step back, and forth again.
-    fn impact_of(&mut self, undo: &[Change]) -> Impact {
-        let doors =
-            |compiler: &Compiler| -> BTreeSet<_> { undo.iter().flat_map(|(key, _)| compiler.doors(key)).collect() };
-        let mut all = doors(&self.newest);
-        let redo = self.newest.apply(undo.iter().rev().cloned().collect());
-        all.extend(doors(&self.newest));
-        let was: Vec<_> = all.iter().map(|door| self.newest.answer(door)).collect();
-        self.newest.apply(redo.into_iter().rev().collect());
-        at_doors(all.iter().zip(was).map(|(door, was)| (door, was, self.newest.answer(door))))
+    fn asks_for_impact(&self) -> bool {
+        let limits = self.guard.limits();
+        (limits.hold_opening || limits.hold_login_loss) && self.current.load().is_some()
+    }
+
+    /// The rows that run, where the newest were not served.
+    fn base(&self) -> Option<&Rows> {
+        let withheld = self.withheld.as_ref().map(|withheld| &withheld.base);
+        withheld.or(self.start.as_ref().map(|(_, rows)| rows))
+    }
+
+    /// What requests meet before `changes` at the places of the rows that they are about.
+    fn met_at(&self, changes: &[Change]) -> Met {
+        if !self.asks_for_impact() || self.base().is_some() {
+            return Met::new();
+        }
+        let then = |(key, row): &Change| row.as_ref().map(|row| self.newest.doors_of(key, row)).unwrap_or_default();
+        let doors = changes.iter().flat_map(|change| [self.newest.doors(&change.0), then(change)]).flatten();
+        // Most rows stay where they are: each place is asked once.
+        let doors: BTreeSet<Door> = doors.collect();
+        doors
+            .into_iter()
+            .map(|door| {
+                let answer = self.newest.answer(&door);
+                (door, answer)
+            })
+            .collect()
     }
 
     /// `undo` is the way back to what was told last.
@@ -323,7 +413,7 @@ impl Publisher {
             let changed = self.ran_before(rows);
             let revision = next.withheld.unwrap_or(next.held.revision);
             for (instance, fit) in &mut self.fits {
-                let given = fit.give(&self.ran, &changed, revision, self.newest.configured());
+                let given = fit.give(&self.ran, &changed, revision, &self.newest);
                 own.extend(fitting(instance, given, &next, &self.current));
                 fit.given(own.get(instance).map_or(next.digest(), |own| own.digest()));
             }
@@ -372,7 +462,7 @@ impl Publisher {
             What::Again | What::Version(_) => news,
         };
         if changed {
-            let given = fit.refit(&self.ran, judge.revision, self.newest.configured());
+            let given = fit.refit(&self.ran, judge.revision, &self.newest);
             let given = fitting(&heard.instance, given, &shared, &self.current);
             fit.given(given.as_ref().map_or(shared.digest(), |(_, own)| own.digest()));
             self.current.swap_for(&heard.instance, given.map(|(_, own)| own));
@@ -402,8 +492,7 @@ impl Publisher {
 
     /// The row or fragment that an object of the configuration came from; the words are those of Traefik's API.
     pub fn owner(&self, protocol: &str, kind: &str, name: &str) -> Option<Owner> {
-        let key = self.newest.who_has(protocol, kind, name)?;
-        self.newest.rows().get(&key).map(|row| owner(key, row))
+        owners(self.newest.rows(), &self.newest.who_has(protocol, kind, name))
     }
 
     /// Keeps what ran as the base, and lets small removals through.
@@ -447,11 +536,13 @@ impl Publisher {
         self.withheld = Some(withheld);
     }
 
-    fn serve_withheld(&mut self, held: Held, reason: Reason) -> Outcome {
+    fn serve_withheld(&mut self, held: Held, reason: Reason, above: Option<Above<'_>>) -> Outcome {
         let Some(withheld) = &self.withheld else { return Outcome::Nothing };
         self.told = false;
         let (base, base_held) = (withheld.base.clone(), withheld.base_held);
-        let running = self.compile(restricted(&base, self.newest.rows()));
+        // A row that moved to another part may be narrower there.
+        let newest = above.map_or_else(|| self.newest.rows(), |above| above.rows);
+        let running = self.compile(restricted(&base, newest));
         let (size_running, waits) = (size(&running), Some(held.revision));
         let next = match self.current.load() {
             // The rows behind what runs are not known: a start with a config from history, whose rows are forgotten.
@@ -490,21 +581,23 @@ impl Publisher {
 
 /// The bytes of `draft`; those that are served already when they are the same.
 fn encoded(draft: &Draft, served: Option<&Snapshot>) -> Arc<Encoded> {
+    let digest = draft.digest();
     match served {
-        Some(snapshot) if **snapshot.digest() == *draft.digest() => Arc::clone(&snapshot.encoded),
-        _ => Arc::new(draft.finish()),
+        Some(snapshot) if **snapshot.digest() == *digest => Arc::clone(&snapshot.encoded),
+        _ => Arc::new(draft.finish_as(digest)),
     }
 }
 
 /// What an instance is given in place of `shared`, if it is.
 fn fitting(
     instance: &Arc<str>,
-    given: Option<&Compiler>,
+    given: Option<&mut Given>,
     shared: &Snapshot,
     current: &Current,
 ) -> Option<(Arc<str>, Arc<Snapshot>)> {
     let given = given?;
-    let encoded = encoded(&Draft::new(given.pieces()), current.load_for(instance).as_deref());
+    let encoded = given.encode(current.load_for(instance).as_deref());
+    let given = given.compiler();
     let (held, waits, messages) = (shared.held, shared.withheld, shared.messages.clone());
     let snapshot =
         Snapshot::new(held, waits, encoded, size(given), shared.written_at, messages).with_tls_of(given.pieces());

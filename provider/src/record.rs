@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::Selector,
     metrics as name,
     postgres::Pool,
     publish::{Behind, Served},
@@ -36,6 +37,9 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(100);
 /// Between two writes of a large config, and before what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A large config is written for one part of the time of so many and one more: to write a million rows takes seconds, and
+/// Traefik and the next change need the processor too.
+const PAUSES: u32 = 4;
 const PRUNE_EVERY: Duration = Duration::from_hours(1);
 /// Configs that wait for their line in the history; older ones were overtaken.
 const WAITING: usize = 16;
@@ -52,6 +56,8 @@ struct Pending {
 /// Takes what is to be kept, at once, and keeps it in its own time.
 #[derive(Debug, Default)]
 pub struct Recorder {
+    /// What it keeps; none: all.
+    part: Option<Selector>,
     pending: Mutex<Pending>,
     disk: Notify,
     history: Notify,
@@ -60,6 +66,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// One that keeps what is served of a part.
+    pub fn of(part: Selector) -> Self {
+        Self { part: Some(part), ..Self::default() }
+    }
+
     pub fn served(&self, served: Served) {
         let Served { snapshot, rows } = served;
         self.with(|pending| {
@@ -107,6 +118,7 @@ impl Recorder {
                 }
                 continue;
             };
+            let began = tokio::time::Instant::now();
             let large = served.encoded.is_large();
             let good = Arc::new(Good {
                 held: served.held,
@@ -143,13 +155,14 @@ impl Recorder {
                 return;
             }
             if large || failing {
-                tokio::select! { () = sleep(AGAIN) => {}, () = stop.cancelled() => {} }
+                let pause = AGAIN.max(began.elapsed() * PAUSES);
+                tokio::select! { () = sleep(pause) => {}, () = stop.cancelled() => {} }
             }
         }
     }
 
-    /// Keeps configs in the database's history until `stop`.
-    pub async fn keep_in_history(self: Arc<Self>, pool: Pool, retention: Retention, stop: CancellationToken) {
+    /// Keeps configs in the database's history until `stop`; whoever has a `retention` forgets what is older.
+    pub async fn keep_in_history(self: Arc<Self>, pool: Pool, retention: Option<Retention>, stop: CancellationToken) {
         let mut prune_at = tokio::time::Instant::now();
         let mut not_before = prune_at;
         let mut reason = "start";
@@ -158,14 +171,15 @@ impl Recorder {
             tokio::select! {
                 () = async { self.history.notified().await; sleep(SETTLE).await; sleep_until(not_before).await } => {}
                 () = self.withheld.notified() => {}
-                () = sleep_until(prune_at) => {}
+                () = sleep_until(prune_at), if retention.is_some() => {}
                 () = stop.cancelled() => return,
             }
             let (served, withheld) =
                 self.with(|pending| (pending.served.take(), std::mem::take(&mut pending.withheld)));
             let now = tokio::time::Instant::now();
-            let due = (now >= prune_at).then_some(retention);
-            match write(&pool, served.as_deref(), reason, &withheld, due).await {
+            let due = retention.filter(|_| now >= prune_at);
+            let news = News { part: self.part.as_ref(), served: served.as_deref(), reason, withheld: &withheld };
+            match write(&pool, &news, due).await {
                 Ok(more) => {
                     if let Some(served) = &served {
                         reason = "change";
@@ -198,23 +212,25 @@ impl Recorder {
     }
 }
 
-/// Writes what there is, and forgets a step; true when there is more to forget.
-async fn write(
-    pool: &Pool,
-    served: Option<&Snapshot>,
+/// What is to be written.
+struct News<'a> {
+    part: Option<&'a Selector>,
+    served: Option<&'a Snapshot>,
     reason: &'static str,
-    withheld: &[Candidate],
-    retention: Option<Retention>,
-) -> Result<bool, crate::postgres::Error> {
-    if served.is_none() && withheld.is_empty() && retention.is_none() {
+    withheld: &'a [Candidate],
+}
+
+/// Writes what there is, and forgets a step; true when there is more to forget.
+async fn write(pool: &Pool, news: &News<'_>, retention: Option<Retention>) -> Result<bool, crate::postgres::Error> {
+    if news.served.is_none() && news.withheld.is_empty() && retention.is_none() {
         return Ok(false);
     }
     let mut client = pool.get().await?;
-    if let Some(served) = served {
-        history::served(&mut client, served, reason).await?;
+    if let Some(served) = news.served {
+        history::served(&mut client, news.part, served, news.reason).await?;
     }
-    for candidate in withheld {
-        history::withheld(&mut client, candidate).await?;
+    for candidate in news.withheld {
+        history::withheld(&mut client, news.part, candidate).await?;
     }
     match retention {
         Some(retention) => Ok(prune(&mut client, retention).await?),

@@ -11,6 +11,7 @@ use tokio_postgres::{GenericClient, Row as Found, error::SqlState, types::Type};
 
 use crate::{
     compile::{Compiler, Settings},
+    config::Selector,
     diff,
     mask::mask,
     postgres,
@@ -61,7 +62,7 @@ const COMMIT: &str = "'revision', r.revision, 'at', r.at, 'actor', r.actor, 'sou
 /// The newest config of a revision speaks for it; one that is pinned pins it.
 const SNAPSHOT: &str = "LEFT JOIN LATERAL (
     SELECT state, digest, bool_or(pinned) OVER () AS pinned FROM charliehub.snapshots
-     WHERE revision = r.revision AND token = r.token ORDER BY id DESC LIMIT 1) s ON true";
+     WHERE revision = r.revision AND token = r.token AND part IS NULL ORDER BY id DESC LIMIT 1) s ON true";
 
 /// At most `limit` revisions older than `before`, the newest first.
 pub async fn list(client: &impl GenericClient, before: Option<i64>, limit: i64) -> Result<Vec<Revision>, Error> {
@@ -106,8 +107,8 @@ pub async fn changed(
 
 /// The bytes of revision `n` as they were compiled, where they are kept.
 pub async fn exact(client: &impl GenericClient, n: i64) -> Result<Option<Vec<u8>>, Error> {
-    const EXACT: &str = "SELECT b.body FROM charliehub.snapshots s JOIN charliehub.snapshot_bodies b USING (digest)
-        WHERE s.revision = $1 ORDER BY s.id DESC LIMIT 1";
+    const EXACT: &str = "SELECT charliehub.snapshot_body(b) FROM charliehub.snapshots s JOIN charliehub.snapshot_bodies b USING (digest)
+        WHERE s.revision = $1 AND s.part IS NULL ORDER BY s.id DESC LIMIT 1";
     let found = client.query_typed(EXACT, &[(&n, Type::INT8)]).await?;
     let Some(row) = found.first() else { return Ok(None) };
     gunzip(row.try_get(0)?).map(Some).map_err(|error| Error::Damaged(n, error))
@@ -152,21 +153,23 @@ pub async fn compare(
 pub async fn withheld(client: &impl GenericClient, secrets: Secrets) -> Result<Vec<Withheld>, Error> {
     const WAITING: &str = "SELECT json_build_object('revision', s.revision, 'at', s.created_at, 'held_by', s.reason,
             'actor', r.actor, 'source', r.source, 'reason', r.reason, 'routes', s.routes, 'quarantined', s.quarantined,
-            'diff', json_build_array())::text, s.revision, b.body
+            'diff', json_build_array())::text, s.revision, charliehub.snapshot_body(b), s.part
         FROM charliehub.snapshots s JOIN charliehub.snapshot_bodies b USING (digest)
         LEFT JOIN charliehub.revisions r ON r.revision = s.revision AND r.token = s.token
         WHERE s.state = 'withheld' ORDER BY s.id";
-    const RUNS: &str = "SELECT s.revision, b.body FROM charliehub.snapshots s
+    const RUNS: &str = "SELECT s.revision, charliehub.snapshot_body(b) FROM charliehub.snapshots s
         JOIN charliehub.snapshot_bodies b USING (digest)
-        WHERE s.state IN ('served', 'approved') ORDER BY s.id DESC LIMIT 1";
-    let runs = client.query_typed(RUNS, &[]).await?;
-    let runs = match runs.first() {
-        Some(row) => unpacked(row.try_get(0)?, row.try_get(1)?)?,
-        None => Value::Null,
-    };
+        WHERE s.state IN ('served', 'approved') AND s.part IS NOT DISTINCT FROM $1 ORDER BY s.id DESC LIMIT 1";
     let mut waiting = Vec::new();
     for row in client.query_typed(WAITING, &[]).await? {
         let mut one: Withheld = decode(&row)?;
+        let part: Option<Value> = row.try_get(3)?;
+        let runs = client.query_typed(RUNS, &[(&part, Type::JSONB)]).await?;
+        let runs = match runs.first() {
+            Some(row) => unpacked(row.try_get(0)?, row.try_get(1)?)?,
+            None => Value::Null,
+        };
+        one.part = part.and_then(|part| serde_json::from_value(part).ok()).map(|part: Selector| part.to_string());
         let found = diff::configs(&runs, &unpacked(one.revision, row.try_get(2)?)?);
         one.diff = found.into_iter().map(RouteChange::from).collect();
         if secrets == Secrets::Masked {

@@ -56,7 +56,6 @@ pub struct BadRow {
 
 /// A row of one of the tables.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are domains, and each is behind an Arc of its own")]
 pub enum Row {
     Domain(Domain),
     Fragment(Fragment),

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     compile::{Pieces, Section},
+    config::Selector,
     guard::Size,
     snapshot::encode::Encoded,
     store::sync::Held,
@@ -84,6 +85,13 @@ impl Snapshot {
 /// Snapshots that only one instance is given, by its name.
 pub type Own = BTreeMap<Arc<str>, Arc<Snapshot>>;
 
+/// Some of the rows, and the snapshot of these that is served to whom it is configured.
+#[derive(Debug)]
+pub struct Part {
+    pub selector: Selector,
+    pub current: Arc<Current>,
+}
+
 /// What is served: to all, and to some in its place.
 #[derive(Debug)]
 struct Now {
@@ -99,15 +107,63 @@ pub struct Current {
     news: watch::Sender<u64>,
     /// The newest revision of which it is decided whether it runs; behind the swap.
     decided: watch::Sender<i64>,
+    /// Each once, and whose instances are given a part.
+    parts: Vec<Arc<Part>>,
+    divided: BTreeMap<Arc<str>, Arc<Part>>,
 }
 
 impl Default for Current {
     fn default() -> Self {
-        Self { now: ArcSwapOption::empty(), news: watch::Sender::new(0), decided: watch::Sender::new(0) }
+        Self::divided([])
     }
 }
 
 impl Current {
+    /// One of which these instances are given a part each, and all others everything.
+    pub fn divided(selectors: impl IntoIterator<Item = (Arc<str>, Selector)>) -> Self {
+        let (mut parts, mut divided) = (BTreeMap::new(), BTreeMap::new());
+        for (instance, selector) in selectors {
+            let new = || Arc::new(Part { selector: selector.clone(), current: Arc::default() });
+            let part = parts.entry(selector.clone()).or_insert_with(new);
+            divided.insert(instance, Arc::clone(part));
+        }
+        Self {
+            now: ArcSwapOption::empty(),
+            news: watch::Sender::new(0),
+            decided: watch::Sender::new(0),
+            parts: parts.into_values().collect(),
+            divided,
+        }
+    }
+
+    /// The parts that some instances are given, each once.
+    pub fn parts(&self) -> &[Arc<Part>] {
+        &self.parts
+    }
+
+    /// The part that this instance is given; none: everything.
+    pub fn part_of(&self, instance: &str) -> Option<&Arc<Part>> {
+        self.divided.get(instance)
+    }
+
+    /// Where what this instance is given is swapped.
+    fn of(&self, instance: &str) -> &Self {
+        self.part_of(instance).map_or(self, |part| &part.current)
+    }
+
+    /// What waits for an operator: a digest that is served, and the revision that is withheld there.
+    pub fn waiting(&self) -> Option<(Arc<str>, i64)> {
+        let all = [self].into_iter().chain(self.parts.iter().map(|part| &*part.current));
+        let waiting = all.filter_map(|one| one.load().and_then(|now| Some((Arc::clone(now.digest()), now.withheld?))));
+        waiting.max_by_key(|(_, revision)| *revision)
+    }
+
+    /// What `GET /maintenance/{id}` says, wherever that row is served.
+    pub fn message(&self, id: &Uuid) -> Option<Arc<str>> {
+        let mut all = [self].into_iter().chain(self.parts.iter().map(|part| &*part.current));
+        all.find_map(|one| one.load()?.messages.get(id).map(Arc::clone))
+    }
+
     /// What all get.
     pub fn load(&self) -> Option<Arc<Snapshot>> {
         self.now.load().as_ref().map(|now| Arc::clone(&now.all))
@@ -117,12 +173,12 @@ impl Current {
     pub fn load_for(&self, instance: &str) -> Option<Arc<Snapshot>> {
         // Nearly always nobody has one of his own.
         let own = |now: &Now| if now.own.is_empty() { None } else { now.own.get(instance).cloned() };
-        self.now.load().as_ref().map(|now| own(now).unwrap_or_else(|| Arc::clone(&now.all)))
+        self.of(instance).now.load().as_ref().map(|now| own(now).unwrap_or_else(|| Arc::clone(&now.all)))
     }
 
     /// True when this instance gets something else than the others.
     pub fn has_own(&self, instance: &str) -> bool {
-        self.now.load().as_ref().is_some_and(|now| !now.own.is_empty() && now.own.contains_key(instance))
+        self.of(instance).now.load().as_ref().is_some_and(|now| !now.own.is_empty() && now.own.contains_key(instance))
     }
 
     /// Replaces what is served, and wakes those who wait when a Traefik would see a difference.
@@ -167,7 +223,7 @@ impl Current {
     /// The first snapshot for this instance whose digest is not `known`; with `None`, the first at all. Cancel it to stop
     /// waiting.
     pub async fn other_than(&self, instance: &str, known: Option<&str>) -> Arc<Snapshot> {
-        let mut news = self.news.subscribe();
+        let mut news = self.of(instance).news.subscribe();
         loop {
             news.mark_unchanged();
             if let Some(snapshot) = self.load_for(instance)
@@ -200,7 +256,7 @@ mod tests {
     use super::*;
 
     fn snapshot(digest: &str, revision: i64) -> Snapshot {
-        let encoded = Encoded::of(digest.into(), Bytes::new(), Bytes::new());
+        let encoded = Encoded::compressed(digest.into(), Bytes::new(), 0);
         let held = Held { revision, token: Uuid::nil() };
         Snapshot::new(held, None, Arc::new(encoded), Size::default(), None, BTreeMap::new())
     }
@@ -218,6 +274,26 @@ mod tests {
         assert!(early.is_err(), "the same digest is no news");
         current.swap(snapshot("b", 3), Own::new());
         assert_eq!(waiting.await.held.revision, 3);
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_is_given_a_part_sees_that_and_nothing_else() {
+        let selector = |share: &str| Selector { share: share.parse().ok(), ..Selector::default() };
+        let of = [("a", "1/2"), ("b", "2/2"), ("c", "1/2")];
+        let current = Current::divided(of.map(|(instance, share)| (instance.into(), selector(share))));
+        assert_eq!(current.parts().len(), 2, "one for those who select the same");
+        current.swap(snapshot("all", 1), Own::new());
+        let digest = |instance: &str| current.load_for(instance).map(|snapshot| snapshot.digest().to_string());
+        assert_eq!((digest("hub2").as_deref(), digest("a")), (Some("all"), None));
+        current.part_of("a").unwrap().current.swap(snapshot("first", 1), Own::new());
+        assert_eq!((digest("a").as_deref(), digest("c").as_deref(), digest("b")), (Some("first"), Some("first"), None));
+        let waiting = current.other_than("b", None);
+        tokio::pin!(waiting);
+        current.swap(snapshot("all of 2", 2), Own::new());
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
+        assert!(early.is_err(), "nothing of it is in its part");
+        current.part_of("b").unwrap().current.swap(snapshot("second", 2), Own::new());
+        assert_eq!(&**waiting.await.digest(), "second");
     }
 
     #[tokio::test]

@@ -27,6 +27,10 @@ struct Inner {
     forked: bool,
     /// Why the newest rows could not be read since the last reading.
     too_large: Option<TooLarge>,
+    /// What is not right with our certificate.
+    tls: Option<String>,
+    /// What is not as it should be in parts of the rows.
+    parts: Vec<String>,
 }
 
 impl Default for Status {
@@ -36,6 +40,8 @@ impl Default for Status {
             read: false,
             forked: false,
             too_large: None,
+            tls: None,
+            parts: Vec::new(),
         }))
     }
 }
@@ -71,6 +77,16 @@ impl Status {
         self.with(|inner| inner.too_large.replace(error).is_none())
     }
 
+    /// What is not right with our certificate; none when all is.
+    pub fn tls(&self, trouble: Option<String>) {
+        self.with(|inner| inner.tls = trouble);
+    }
+
+    /// What is not as it should be in parts of the rows.
+    pub fn parts(&self, reasons: Vec<String>) {
+        self.with(|inner| inner.parts = reasons);
+    }
+
     pub fn disconnected(&self) {
         self.with(|inner| {
             if let Link::Followed = inner.link {
@@ -90,6 +106,7 @@ impl Status {
     pub fn readiness(&self, snapshot: Option<&Snapshot>) -> Readiness {
         let (link, read, forked, too_large) =
             self.with(|inner| (inner.link, inner.read, inner.forked, inner.too_large));
+        let (tls, parts) = self.with(|inner| (inner.tls.clone(), inner.parts.clone()));
         let mut reasons = Vec::new();
         if let Link::Lost { since } = link {
             let age = since.elapsed().as_secs();
@@ -115,6 +132,8 @@ impl Status {
         if forked {
             reasons.push("forked: the database lost commits that were served, or a backup was restored".to_owned());
         }
+        reasons.extend(parts);
+        reasons.extend(tls);
         Readiness {
             ready: snapshot.is_some() || read,
             reasons,

@@ -30,8 +30,9 @@ pub(super) use self::{
 use super::{Api, Problem, query::Parameters, write::author};
 use crate::{
     agents::store,
-    auth::{Caller, Role},
+    auth::{Caller, Refusal, Role},
     postgres,
+    tls::{Fault, Kind},
 };
 
 /// How long the database is waited for.
@@ -132,6 +133,10 @@ fn agent_name(name: String) -> Result<String, Problem> {
 fn own(caller: &Caller, name: &str) -> Result<(), Problem> {
     if caller.role != Role::Agent || caller.subject.as_deref() == Some(name) {
         return Ok(());
+    }
+    if caller.certified {
+        let fault = Fault::Other { role: Kind::Agent, name: name.to_owned() };
+        return Err(Refusal::Certificate { who: caller.name.clone(), fault }.into());
     }
     let detail = format!("the token speaks for another agent than `{name}`");
     Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "This token may not do this", detail)

@@ -248,7 +248,7 @@ async fn test(api: &Api, url: &str, client_ip: &str) -> Result<charliehub_proto:
     };
     let mut matched = matching::judge(api, Asked::parse(url)?.from(client)).await?;
     if let Some(answering) = &mut matched.answer
-        && let Err(problem) = matching::find_owner(api, answering).await
+        && let Err(problem) = matching::find_owner(api, &matched.request.host, answering).await
     {
         tracing::debug!(detail = problem.body().detail, "which row answers is not known now");
     }

@@ -94,11 +94,9 @@ mod tests {
     #[test]
     fn what_is_served_differently_is_named_by_section_and_name() {
         let snapshot = |body: Value| {
-            let encoded = crate::snapshot::encode::Encoded::of(
-                body.to_string().into(),
-                body.to_string().into(),
-                bytes::Bytes::new(),
-            );
+            let body = body.to_string();
+            let gzip = crate::snapshot::encode::gzip(body.as_bytes());
+            let encoded = crate::snapshot::encode::Encoded::compressed(body.as_str().into(), gzip, body.len());
             let held = crate::store::sync::Held { revision: 1, token: uuid::Uuid::nil() };
             Snapshot::new(
                 held,

@@ -17,7 +17,7 @@ use crate::{
     compile::{Compiler, Section},
     config::Traefik,
     drift::{self, Running, read},
-    publish::owner,
+    publish::owners,
     running,
     snapshot::Snapshot,
     store,
@@ -90,8 +90,7 @@ async fn compare(looked: &Looked, rows: Option<Arc<Compiler>>) -> Result<Instanc
         let config: Value = serde_json::from_slice(&snapshot.encoded.identity())?;
         Ok(drift::compare(&config, &running, &|section: Section, name| {
             let rows = rows.as_ref()?;
-            let key = rows.behind(section, name)?;
-            Some(owner(key, rows.rows().get(&key)?))
+            owners(rows.rows(), &rows.behind(section, name))
         }))
     });
     let differences = compared.await.map_err(|_| Problem::internal())?.map_err(|_| Problem::internal())?;

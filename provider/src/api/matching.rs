@@ -39,7 +39,7 @@ pub(super) async fn show(State(api): State<Api>, request: Request) -> Result<Jso
     let asked = asked(Parameters::of(request.uri())?)?;
     let mut matched = judge(&api, asked).await?;
     if let Some(answering) = &mut matched.answer {
-        find_owner(&api, answering).await?;
+        find_owner(&api, &matched.request.host, answering).await?;
     }
     Ok(Json(matched))
 }
@@ -53,9 +53,9 @@ pub(super) async fn judge(api: &Api, asked: matching::Request) -> Result<Matched
 }
 
 /// Which row or fragment answers.
-pub(super) async fn find_owner(api: &Api, answering: &mut Answering) -> Result<(), Problem> {
+pub(super) async fn find_owner(api: &Api, host: &str, answering: &mut Answering) -> Result<(), Problem> {
     let client = api.pool.get().await?;
-    Ok(matching::owner::find(&**client, &api.settings, answering).await?)
+    Ok(matching::owner::find(&**client, &api.settings, host, answering).await?)
 }
 
 fn asked(mut parameters: Parameters) -> Result<matching::Request, Problem> {

@@ -199,6 +199,10 @@ impl From<Refusal> for Problem {
             }
             Refusal::Forged => Self::new(StatusCode::FORBIDDEN, "cross-site", "It may come from another site", detail)
                 .remedy("send `Content-Type: application/json` or `X-Requested-With`, from a page of this host"),
+            Refusal::Certificate { fault, .. } => {
+                Self::new(StatusCode::FORBIDDEN, "certificate", "The client certificate does not allow it", detail)
+                    .remedy(fault.remedy())
+            }
             Refusal::Slow { seconds } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "slow-down", "Too many wrong tokens", detail)
                     .remedy("mend the token; a valid one is not slowed down")

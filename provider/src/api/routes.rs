@@ -12,7 +12,7 @@ use charliehub_proto::{
 
 use super::{Api, Problem, kept, query::Parameters};
 use crate::{
-    compile::{Compiler, Route, State, StateKind},
+    compile::{Compiler, State, StateKind},
     publish::owner,
     row::{Key, Row},
 };
@@ -26,21 +26,22 @@ pub(super) async fn list(With(api): With<Api>, request: Request) -> Result<Respo
 }
 
 fn routes(compiler: &Compiler) -> Vec<CompiledRoute> {
-    let routes = compiler.rows().iter().filter_map(|(key, row)| Some(shown(key, row, compiler.route(key)?)));
+    let routes = compiler.rows().iter().filter_map(|(key, row)| shown(key, row, compiler));
     let mut routes: Vec<CompiledRoute> = routes.collect();
     routes.sort_by(|a, b| (&a.name, &a.kind, a.id).cmp(&(&b.name, &b.kind, b.id)));
     routes
 }
 
-fn shown(key: &Key, row: &Row, route: &Route) -> CompiledRoute {
+fn shown(key: &Key, row: &Row, compiler: &Compiler) -> Option<CompiledRoute> {
+    let route = compiler.route(key)?;
     let Owner { id, kind, name } = owner(*key, row);
     let of_kind = kind.split_once('.').map(|(protocol, _)| protocol).filter(|protocol| *protocol != "tls");
-    CompiledRoute {
+    Some(CompiledRoute {
         id,
         protocol: route.protocol.map(Protocol::as_str).or(of_kind).map(str::to_owned),
         kind,
         name,
-        routers: route.routers.iter().map(|(_, name)| name.to_string()).collect(),
+        routers: compiler.routers(key).iter().map(|(_, name)| name.to_string()).collect(),
         state: match route.state.kind() {
             StateKind::Live => RouteState::Live,
             StateKind::Maintenance => RouteState::Maintenance,
@@ -51,8 +52,8 @@ fn shown(key: &Key, row: &Row, route: &Route) -> CompiledRoute {
             State::Closed { reason } => Some(reason.clone()),
             State::Live | State::Maintenance | State::Off => None,
         },
-        warnings: route.warnings.clone(),
-    }
+        warnings: compiler.warnings(key),
+    })
 }
 
 #[cfg(test)]

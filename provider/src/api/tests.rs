@@ -72,7 +72,7 @@ impl World {
             asker,
             settings,
             rehearsal,
-            instances: Arc::default(),
+            instances: Arc::new(Instances::configured(&[], &Current::default())),
             telling: tokio::sync::mpsc::channel(1).0,
             traefiks: Arc::default(),
             events: Arc::default(),
@@ -272,12 +272,12 @@ async fn a_token_works_as_soon_as_it_was_made_and_not_after_it_was_revoked() {
         let made = auth::make(&client, "hub2", Role::Traefik, None, None).await.unwrap();
         let mut headers = http::HeaderMap::new();
         headers.insert("authorization", format!("Bearer {}", made.text).parse().unwrap());
-        assert_eq!(auth.check(&headers, Need::Traefik, here).await.unwrap().name, "hub2");
+        assert_eq!(auth.check(&headers, Need::Traefik, here, None).await.unwrap().name, "hub2");
         let kept = Auth::open(data_dir.path());
-        assert!(kept.check(&headers, Need::Traefik, here).await.is_ok(), "without a database too");
+        assert!(kept.check(&headers, Need::Traefik, here, None).await.is_ok(), "without a database too");
         client.execute("UPDATE tokens SET revoked_at = now() WHERE id = $1", &[&made.id]).await.unwrap();
         auth.changed();
-        while auth.check(&headers, Need::Traefik, here).await.is_ok() {
+        while auth.check(&headers, Need::Traefik, here, None).await.is_ok() {
             tokio::task::yield_now().await;
         }
         done.store(true, Ordering::Relaxed);
@@ -353,7 +353,7 @@ async fn an_administrator_makes_and_revokes_tokens_and_reads_who_did() {
     let mut headers = http::HeaderMap::new();
     headers.insert("authorization", format!("Bearer {text}").parse().unwrap());
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    assert!(world.auth.check(&headers, Need::Read, here).await.is_err());
+    assert!(world.auth.check(&headers, Need::Read, here, None).await.is_err());
 
     let (status, headers, body) = world.send(ask("GET", "/api/audit?kind=token&limit=1", &admin), "").await;
     let page: Value = serde_json::from_str(&body).unwrap();

@@ -267,6 +267,13 @@ async fn settle(api: &Api, order: &Order, change: &mut Change) {
             "revision {revision} waits for an administrator: charliehub-provider withheld, then approve or discard {revision}"
         ));
     }
+    change.warnings.extend(api.current.parts().iter().filter_map(|part| {
+        let withheld = part.current.load()?.withheld.filter(|_| !waits)?;
+        Some(format!(
+            "{} keeps what it has: revision {withheld} waits there for an administrator, to approve or discard it",
+            part.selector
+        ))
+    }));
     if order.live {
         change.instances = live::until_live(api, revision, until).await;
     }

@@ -14,14 +14,16 @@ use tokio::sync::Notify;
 
 use crate::{
     auth::Auth,
+    compile::MOST_RESOLVED,
     events::{Events, Told},
     expected::{Changed, Expectations},
     heard::{Found, Heard, What},
     instances::Instances,
     metrics as name,
     postgres::Pool,
-    publish::{Holds, Outcome, Overview, Publisher, Served, kept},
+    publish::{Decided, Holds, Outcome, Overview, Parts, Served, kept},
     record::Recorder,
+    snapshot::Current,
     status::Status,
     store::{
         listen::News,
@@ -35,8 +37,11 @@ use crate::{
 const REASONS: usize = 20;
 
 pub(super) struct Follow {
-    pub(super) publisher: Publisher,
+    pub(super) publisher: Parts,
     pub(super) recorder: Arc<Recorder>,
+    /// Those of the parts, in their order.
+    pub(super) recorders: Vec<Arc<Recorder>>,
+    pub(super) current: Arc<Current>,
     pub(super) status: Arc<Status>,
     pub(super) auth: Arc<Auth>,
     pub(super) pool: Pool,
@@ -50,7 +55,7 @@ pub(super) struct Follow {
     /// What was told last; `/debug` shows it.
     pub(super) overview: Arc<ArcSwap<Overview>>,
     /// What runs already and is not kept yet.
-    pub(super) outcomes: Vec<Outcome>,
+    pub(super) outcomes: Vec<Decided>,
     /// What the agents expect.
     pub(super) expectations: Arc<Expectations>,
     /// What was read, and not told there yet.
@@ -86,19 +91,24 @@ impl Follow {
             }
             News::Approved { held, rows } => {
                 tracing::info!(revision = held.revision, "approved");
-                let outcome = self.publisher.approve(held, by_key(rows), Instant::now());
-                self.outcomes.push(outcome);
+                self.outcomes.extend(self.publisher.approve(held, &by_key(rows), Instant::now()));
             }
             News::Quiet => {
-                for outcome in std::mem::take(&mut self.outcomes) {
-                    self.keep(outcome);
+                if !self.outcomes.is_empty() {
+                    self.tell_parts();
+                }
+                for (part, outcome) in std::mem::take(&mut self.outcomes) {
+                    match part {
+                        None => self.keep(outcome),
+                        Some(at) => self.keep_part(at, outcome),
+                    }
                 }
                 for (changed, revision) in std::mem::take(&mut self.changed) {
                     self.expectations.take(self.publisher.newest(), changed, revision);
                 }
             }
         }
-        self.publisher.withheld().to_vec()
+        self.publisher.withheld()
     }
 
     /// An instance did something with what it was given.
@@ -190,18 +200,18 @@ impl Follow {
             Changed::These(reading.rows.iter().map(|fetched| fetched.key).collect())
         };
         self.changed.push((which, held.revision));
-        let outcome = self.publisher.take(reading, started);
+        let outcomes = self.publisher.take(reading, started);
         if forked {
             counter!(name::FORKS).increment(1); // who reads it finds what was read again
         }
         self.status.read(forked);
         self.changes.notify_one();
         let took = started.elapsed();
-        if !matches!(outcome, Outcome::Nothing) {
+        if outcomes.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Nothing)) {
             histogram!(name::COMPILE).record(took.as_secs_f64());
             tracing::debug!(revision = held.revision, changed, ?took, "compiled");
         }
-        self.outcomes.push(outcome);
+        self.outcomes.extend(outcomes);
     }
 
     fn keep(&mut self, outcome: Outcome) {
@@ -215,13 +225,11 @@ impl Follow {
                     "serving"
                 );
                 gauge!(name::REVISION).set(to_f64(served.snapshot.held.revision));
-                gauge!(name::WITHHELD).set(0.0);
                 self.events.tell(served_event(&served));
                 self.recorder.served(served);
             }
             Outcome::Withheld { served, candidate } => {
                 gauge!(name::REVISION).set(to_f64(served.snapshot.held.revision));
-                gauge!(name::WITHHELD).set(1.0);
                 tracing::error!(
                     revision = candidate.held.revision,
                     serving = served.snapshot.held.revision,
@@ -243,6 +251,56 @@ impl Follow {
         self.tell_held_back();
     }
 
+    /// Keeps what was decided about a part, and says so.
+    fn keep_part(&self, at: usize, outcome: Outcome) {
+        let Some((part, recorder)) = self.current.parts().get(at).zip(self.recorders.get(at)) else { return };
+        let selector = &part.selector;
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Served(served) => {
+                let (digest, routes) = (served.snapshot.digest().get(..12), served.snapshot.size.routes);
+                tracing::info!(part = %selector, revision = served.snapshot.held.revision, digest, routes, "serving a part");
+                recorder.served(served);
+            }
+            Outcome::Withheld { served, candidate } => {
+                let revision = candidate.held.revision;
+                tracing::error!(
+                    part = %selector, revision, serving = served.snapshot.held.revision, reason = %candidate.reason,
+                    "withheld in a part: run `charliehub-provider approve {revision}` or `discard {revision}`"
+                );
+                let text = format!("revision {revision} waits for an operator in {selector}: {}", candidate.reason);
+                let mut told = Told::new(EventKind::Withheld, text);
+                told.revision = Some(revision);
+                self.events.tell(told);
+                recorder.served(served);
+                recorder.withheld(candidate);
+            }
+        }
+    }
+
+    /// Says of each part what is served of it, and what waits.
+    fn tell_parts(&self) {
+        let waits = !self.publisher.withheld().is_empty();
+        gauge!(name::WITHHELD).set(f64::from(u8::from(waits)));
+        let mut reasons = Vec::new();
+        for part in self.current.parts() {
+            let selector = part.selector.to_string();
+            let served = part.current.load();
+            let withheld = served.as_ref().and_then(|snapshot| snapshot.withheld);
+            let routes = served.as_ref().map_or(0, |snapshot| i64::try_from(snapshot.size.routes).unwrap_or(i64::MAX));
+            gauge!(name::PART_ROUTES, "part" => selector.clone()).set(to_f64(routes));
+            gauge!(name::PART_WITHHELD, "part" => selector.clone()).set(f64::from(u8::from(withheld.is_some())));
+            if let Some(revision) = withheld {
+                reasons.push(format!(
+                    "withheld: revision {revision} waits in {selector} for `approve {revision}` or `discard {revision}`"
+                ));
+            } else if served.is_none() {
+                reasons.push(format!("no route is in {selector} yet: polls are held until its first row"));
+            }
+        }
+        self.status.parts(reasons);
+    }
+
     /// Counts the rows by state, and names those that are newly quarantined.
     fn tell(&mut self) {
         let overview = Overview::of(self.publisher.newest());
@@ -256,6 +314,13 @@ impl Follow {
             }
         }
         let before = self.overview.load();
+        if counts.resolved > MOST_RESOLVED && before.counts.resolved <= MOST_RESOLVED {
+            tracing::warn!(
+                names = counts.resolved,
+                "so many rows with tls_mode acme share routers that each change takes Traefik long; use a wildcard, the default \
+                 certificate, or tls.certificate fragments"
+            );
+        }
         let new = quarantined.iter().filter(|(key, _)| !before.quarantined.contains_key(key));
         for (key, (name, reason)) in new.take(REASONS) {
             tracing::warn!(table = ?key.table, id = %key.id, row = name, reason, "quarantined: its place answers 503");
@@ -268,7 +333,7 @@ impl Follow {
 }
 
 /// What an instance complains of, with the rows that it came from.
-fn refused(publisher: &Publisher, found: &Found) -> Vec<RefusedRoute> {
+fn refused(publisher: &Parts, found: &Found) -> Vec<RefusedRoute> {
     let told = found.faulty.iter().map(|one| RefusedRoute {
         protocol: one.protocol.to_owned(),
         object: one.kind.trim_end_matches('s').to_owned(),
@@ -280,7 +345,7 @@ fn refused(publisher: &Publisher, found: &Found) -> Vec<RefusedRoute> {
     told.collect()
 }
 
-fn servers(publisher: &Publisher, found: &Found) -> Vec<ServerHealth> {
+fn servers(publisher: &Parts, found: &Found) -> Vec<ServerHealth> {
     let told = found.servers.iter().map(|one| ServerHealth {
         protocol: one.protocol.to_owned(),
         service: one.service.clone(),

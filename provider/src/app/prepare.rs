@@ -8,9 +8,9 @@ use tokio::{sync::oneshot, time::sleep};
 
 use crate::{
     auth, certificate,
-    config::Config,
+    config::{Config, Selector},
     postgres::{self, Database, assume_role, migrate, private},
-    publish::Publisher,
+    publish::{Division, Parts},
     snapshot::history,
     store::{read, sync::Held},
 };
@@ -27,7 +27,7 @@ pub(super) async fn prepare(
     config: &Config,
     started: Option<oneshot::Receiver<Result<(), private::Error>>>,
     started_with: Option<Held>,
-    publisher: &mut Publisher,
+    publisher: &mut Parts,
 ) -> anyhow::Result<Option<Held>> {
     if let Some(Ok(Err(error))) = maybe(started).await
         && started_with.is_none()
@@ -39,7 +39,8 @@ pub(super) async fn prepare(
         match once(database, config, started_with, publisher).await {
             Ok(held) => return Ok(held),
             Err(error) => {
-                let transient = error.downcast_ref::<postgres::Error>().is_some_and(postgres::Error::is_transient);
+                let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<postgres::Error>());
+                let transient = causes.any(postgres::Error::is_transient);
                 if !transient && started_with.is_none() {
                     return Err(error);
                 }
@@ -64,7 +65,7 @@ async fn once(
     database: &Database,
     config: &Config,
     started_with: Option<Held>,
-    publisher: &mut Publisher,
+    publisher: &mut Parts,
 ) -> anyhow::Result<Option<Held>> {
     let (mut client, connection) = database.connect("charliehub-provider").await?;
     let work = async {
@@ -79,19 +80,23 @@ async fn once(
         if let Some(path) = auth::ensure_admin(&mut client, &config.serve.data_dir).await? {
             tracing::info!(path = %path.display(), "the first admin token was made");
         }
+        resume_parts(&client, publisher).await?;
         if started_with.is_some() {
             return Ok(started_with);
         }
-        let Some(mut good) = history::newest_served(&client).await.map_err(postgres::Error::from)? else {
+        let Some(mut good) = history::newest_served(&client, None).await.map_err(postgres::Error::from)? else {
             return Ok(None);
         };
         let held = good.held;
-        // Rows that are not kept any more leave the guard with the count of routes alone.
-        if let Ok(rows) = read::as_of(&client, held.revision).await {
+        // Those of the newest revision are about to be read, and to take them from history too would take as long again. Rows
+        // that are not kept any more leave the guard with the count of routes alone.
+        if held != read::newest_revision(&client).await.map_err(postgres::Error::from)?
+            && let Ok(rows) = read::as_of(&client, held.revision).await
+        {
             good.rows = read::by_key(rows);
         }
         tracing::info!(revision = held.revision, "serving the last good config of the database");
-        publisher.resume(good);
+        publisher.resume(None, good);
         Ok(Some(held))
     };
     tokio::select! {
@@ -102,4 +107,19 @@ async fn once(
             anyhow::bail!("the connection ended")
         }
     }
+}
+
+/// Serves the last good config of the database in each part of which the disk had none. Other parts wait for nobody.
+async fn resume_parts(client: &tokio_postgres::Client, publisher: &mut Parts) -> Result<(), postgres::Error> {
+    let selectors: Vec<&Selector> = publisher.parts().iter().map(|part| &part.selector).collect();
+    history::only_parts(client, &selectors).await?;
+    for (at, part) in publisher.unserved() {
+        let Some(mut good) = history::newest_served(client, Some(&part.selector)).await? else { continue };
+        // Without its rows the guard would have nothing to hold the first reading against.
+        let Ok(rows) = read::as_of(client, good.held.revision).await else { continue };
+        good.rows = Division::select(&part.selector, &read::by_key(rows));
+        tracing::info!(revision = good.held.revision, part = %part.selector, "serving the last good config of the database");
+        publisher.resume(Some(at), good);
+    }
+    Ok(())
 }

@@ -39,11 +39,12 @@ impl Proxies {
             return Err(Refusal::Forged);
         }
         Ok(Some(Caller {
-            id: id_of(user),
+            id: id_of(&format!("proxy:{user}")),
             name: format!("{user} (proxy)"),
             role: *role,
             subject: None,
             scope: Scope::default(),
+            certified: false,
         }))
     }
 }
@@ -74,8 +75,8 @@ fn rank(role: Role) -> usize {
 }
 
 /// The same user is the same consumer.
-fn id_of(user: &str) -> Uuid {
-    let hash: [u8; 32] = Sha256::digest(format!("proxy:{user}")).into();
+pub(super) fn id_of(who: &str) -> Uuid {
+    let hash: [u8; 32] = Sha256::digest(who).into();
     let mut bytes = [0; 16];
     bytes.iter_mut().zip(hash).for_each(|(byte, random)| *byte = random);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()

@@ -15,6 +15,7 @@ fn auth(directory: &Path, tokens: &[(&str, Role, Option<Timestamp>)]) -> Auth {
                 role: *role,
                 subject: None,
                 scope: Scope::default(),
+                certified: false,
             },
             expires_at: *expires_at,
             used: false.into(),
@@ -40,11 +41,11 @@ async fn each_role_may_do_its_own() {
         (Need::Admin, &["admin"]),
     ] {
         for role in roles {
-            let result = auth.check(&sends(&format!("bearer {role}")), need, HERE).await;
+            let result = auth.check(&sends(&format!("bearer {role}")), need, HERE, None).await;
             assert_eq!(result.is_ok(), may.contains(&role.as_str()), "{need:?} by {role}: {result:?}");
         }
     }
-    let refusal = auth.check(&sends("Bearer reader"), Need::Write, HERE).await.unwrap_err();
+    let refusal = auth.check(&sends("Bearer reader"), Need::Write, HERE, None).await.unwrap_err();
     assert_eq!(refusal.to_string(), "role `reader` may not do this; it needs `editor` or `admin`");
 }
 
@@ -53,12 +54,12 @@ async fn what_is_no_living_token_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let past = Timestamp::from_second(1).unwrap();
     let auth = auth(directory.path(), &[("good", Role::Admin, None), ("old", Role::Admin, Some(past))]);
-    assert_eq!(auth.check(&HeaderMap::new(), Need::Read, HERE).await, Err(Refusal::Missing));
+    assert_eq!(auth.check(&HeaderMap::new(), Need::Read, HERE, None).await, Err(Refusal::Missing));
     for header in ["good", "Basic good", "Bearer ", "Bearer"] {
-        assert_eq!(auth.check(&sends(header), Need::Read, HERE).await, Err(Refusal::Missing), "{header}");
+        assert_eq!(auth.check(&sends(header), Need::Read, HERE, None).await, Err(Refusal::Missing), "{header}");
     }
     let unknown = ["Bearer old", "Bearer goo", "Bearer good2"].map(sends);
-    for refusal in join_all(unknown.iter().map(|headers| auth.check(headers, Need::Read, HERE))).await {
+    for refusal in join_all(unknown.iter().map(|headers| auth.check(headers, Need::Read, HERE, None))).await {
         assert_eq!(refusal, Err(Refusal::Unknown));
     }
 }
@@ -68,10 +69,10 @@ async fn wrong_tokens_slow_an_address_down_but_not_its_valid_ones() {
     let directory = tempfile::tempdir().unwrap();
     let auth = auth(directory.path(), &[("good", Role::Traefik, None)]);
     let wrong = sends("Bearer wrong");
-    let refusals = join_all((0..20).map(|_| auth.check(&wrong, Need::Read, HERE))).await;
+    let refusals = join_all((0..20).map(|_| auth.check(&wrong, Need::Read, HERE, None))).await;
     let slow = refusals.iter().filter(|refusal| matches!(refusal, Err(Refusal::Slow { .. }))).count();
     assert!(slow >= 8 && refusals.contains(&Err(Refusal::Unknown)), "{refusals:?}");
-    assert!(auth.check(&sends("Bearer good"), Need::Traefik, HERE).await.is_ok());
+    assert!(auth.check(&sends("Bearer good"), Need::Traefik, HERE, None).await.is_ok());
 }
 
 #[test]

@@ -139,6 +139,13 @@ pub async fn make_new(client: &impl GenericClient, new: &New<'_>) -> Result<Made
     Ok(Made { id: row.try_get("id")?, text })
 }
 
+/// True for the text of a token that is neither revoked nor expired.
+pub async fn lives(client: &impl GenericClient, text: &str) -> Result<bool, tokio_postgres::Error> {
+    let sql = "SELECT EXISTS (SELECT FROM tokens WHERE hash = $1 AND revoked_at IS NULL
+               AND (expires_at IS NULL OR expires_at > now()))";
+    client.query_one(sql, &[&Hash::of(text).0.as_slice()]).await?.try_get(0)
+}
+
 /// Revokes a living token; false when there is none of this id.
 pub async fn revoke(client: &impl GenericClient, id: Uuid) -> Result<bool, tokio_postgres::Error> {
     let sql = "UPDATE tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL";
@@ -184,7 +191,7 @@ pub(super) async fn living(client: &Client) -> Result<Vec<Token>, tokio_postgres
         // A scope that this build does not understand would be no limit: such a token is left out.
         let Ok(Json(scope)) = row.try_get::<_, Json<Scope>>("scope") else { continue };
         let (id, name, subject) = (row.try_get("id")?, row.try_get("name")?, row.try_get("subject")?);
-        let caller = Caller { id, name, role, subject, scope };
+        let caller = Caller { id, name, role, subject, scope, certified: false };
         tokens.push(Token { hash: Hash(hash), caller, expires_at: row.try_get("expires_at")?, used: false.into() });
     }
     Ok(tokens)

@@ -1,12 +1,19 @@
 //! `audit-report`: who did what, for people and programs, and whether it is still what was written down.
 
-use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
+mod host;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    process::ExitCode,
+};
 
 use charliehub_proto::duration;
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde_json::json;
 
+use self::host::{Source, Wanted};
 use super::{database, output};
 use crate::{
     audit::{
@@ -32,6 +39,12 @@ pub(super) struct Report {
     /// How to write it
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Only from these, apart by commas; a source that cannot be read says why, and holds up no other
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Source::ALL)]
+    source: Vec<Source>,
     /// Find what was changed, removed or moved since it was written; ends with 1 and names the first place
     #[arg(long)]
     verify: bool,
@@ -51,18 +64,69 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     moment.ok_or_else(|| "write 7d, 2026-11-24 or 2026-11-24T18:00:00Z".to_owned())
 }
 
+/// Ends with 1 when our own audit was asked for and could not be read; what other sources have is told all the same.
 pub(super) async fn run(config: &Config, report: &Report) -> anyhow::Result<ExitCode> {
+    let format = if report.json { Format::Json } else { report.format };
     if report.verify {
-        return verify(config, report.format).await;
+        return verify(config, format).await;
     }
-    let found =
-        database::with(config, async |opened| opened.run(async |client| read(client, report).await).await).await?;
-    output::print(&match report.format {
-        Format::Text => text(&found),
-        Format::Json => serde_json::to_string_pretty(&found)? + "\n",
-        Format::Csv => csv(&found),
+    let wanted = Wanted { since: report.since, until: report.until, actor: report.actor.clone() };
+    let mut sources = host::read(config, &report.source, &wanted).await;
+    let mut code = ExitCode::SUCCESS;
+    if report.source.contains(&Source::Own) {
+        let own = database::with(config, async |opened| opened.run(async |client| read(client, report).await).await);
+        let own = own.await.map_err(|error| {
+            output::error(&error);
+            code = ExitCode::FAILURE;
+            format!("{error:#}")
+        });
+        sources.insert(0, (Source::Own, own));
+    }
+    let (found, unavailable) = merged(sources);
+    output::print(&match format {
+        Format::Text => text(&found) + &notes(&unavailable),
+        Format::Json => serde_json::to_string_pretty(&with_notes(found, &unavailable))? + "\n",
+        Format::Csv => csv(&with_notes(found, &unavailable)),
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// All entries in the order of time, and which sources could not be read. A change that our own audit has is told once.
+fn merged(sources: Vec<(Source, host::Read)>) -> (Vec<Entry>, Vec<(Source, String)>) {
+    let (mut found, mut unavailable) = (Vec::new(), Vec::new());
+    for (source, read) in sources {
+        match read {
+            Ok(entries) => found.extend(entries.into_iter().map(|entry| (source, entry))),
+            Err(why) => unavailable.push((source, why)),
+        }
+    }
+    let own = found.iter().filter(|(source, _)| *source == Source::Own);
+    let known: BTreeSet<i64> = own.filter_map(|(_, entry)| entry.revision).collect();
+    found.retain(|(source, entry)| {
+        *source != Source::Changes || entry.revision.is_none_or(|revision| !known.contains(&revision))
+    });
+    found.sort_by_key(|(_, entry)| entry.at);
+    (found.into_iter().map(|(_, entry)| entry).collect(), unavailable)
+}
+
+/// For people, below the report.
+fn notes(unavailable: &[(Source, String)]) -> String {
+    let line = |(source, why): &(Source, String)| format!("{} unavailable: {}\n", source.name(), printable(why));
+    unavailable.iter().map(line).collect()
+}
+
+/// For programs, as entries at the end.
+fn with_notes(mut found: Vec<Entry>, unavailable: &[(Source, String)]) -> Vec<Entry> {
+    found.extend(unavailable.iter().map(|(source, why)| host::unavailable(*source, why)));
+    found
+}
+
+/// What is no character of a line is written out, so that nobody's words move a terminal's cursor or make a line.
+fn printable(text: &str) -> String {
+    let plain = |one: char| {
+        !one.is_control() && !matches!(one, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|one| if plain(one) { one.to_string() } else { one.escape_default().to_string() }).collect()
 }
 
 async fn read(client: &tokio_postgres::Client, report: &Report) -> anyhow::Result<Vec<Entry>> {
@@ -121,10 +185,11 @@ fn text(found: &[Entry]) -> String {
             let problem = detail("problem").and_then(|problem| problem.as_str()).unwrap_or_default();
             let from = entry.address.as_deref().unwrap_or("elsewhere");
             let count = detail("count").and_then(serde_json::Value::as_u64).unwrap_or(1);
-            *refused.entry(format!("{} at {from}, {problem}", entry.actor)).or_default() += count;
+            *refused.entry(printable(&format!("{} at {from}, {problem}", entry.actor))).or_default() += count;
             continue;
         }
-        lines.push(vec![at.strftime("%H:%M:%S").to_string(), who(entry), entry.kind.clone(), what(entry)]);
+        let cells = [at.strftime("%H:%M:%S").to_string(), who(entry), entry.kind.clone(), what(entry)];
+        lines.push(cells.iter().map(|cell| printable(cell)).collect());
     }
     let mut text = String::new();
     for (day, (lines, refused)) in days {
@@ -237,6 +302,36 @@ mod tests {
              refused 42 x: unknown at elsewhere, unauthorized\n\n"
         );
         assert_eq!(super::text(&[]), "nothing happened\n");
+    }
+
+    #[test]
+    fn sources_are_one_list_in_time_and_each_that_fails_says_so() {
+        let at = |at: &str, revision: Option<i64>, actor: &str| Entry {
+            at: at.parse().unwrap(),
+            revision,
+            ..entry("x", actor)
+        };
+        let own = vec![at("2026-11-24T18:00:00Z", Some(7), "ann"), at("2026-11-24T20:00:00Z", None, "cat")];
+        let git = vec![at("2026-11-24T19:00:00Z", None, "bob")];
+        let log = vec![at("2026-11-24T18:00:00Z", Some(7), "ann"), at("2026-11-24T18:30:00Z", Some(8), "eve")];
+        let sources = vec![
+            (Source::Own, Ok(own)),
+            (Source::Git, Ok(git)),
+            (Source::Changes, Ok(log)),
+            (Source::Auditd, Err("not \u{1b}[1minstalled".to_owned())),
+        ];
+        let (found, unavailable) = merged(sources);
+        let actors: Vec<&str> = found.iter().map(|entry| entry.actor.as_str()).collect();
+        assert_eq!(actors, ["ann", "eve", "bob", "cat"], "what only the log knows is told");
+        assert_eq!(notes(&unavailable), "auditd unavailable: not \\u{1b}[1minstalled\n");
+        assert_eq!(with_notes(found, &unavailable).last().unwrap().kind, "unavailable");
+    }
+
+    #[test]
+    fn nobodys_name_moves_the_cursor() {
+        let text = text(&[entry("x\n", "\u{1b}[2Jan\u{202e}n")]);
+        assert!(text.contains("\\u{1b}[2Jan\\u{202e}n (sql, database user owner)  x\\n"), "{text}");
+        assert!(text.lines().all(|line| !line.contains('\u{1b}')), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! ourselves.
 
 mod postgres;
+mod tls;
 mod traefik;
 
 use std::process::ExitCode;
@@ -62,6 +63,9 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
         Ok(())
     };
     tell(configuration(config))?;
+    if let Some(files) = &config.serve.tls {
+        tell(tls::check(files, jiff::Timestamp::now()))?;
+    }
     let looked = database::with(config, async |opened| Ok(postgres::check(opened).await)).await;
     tell(looked.unwrap_or_else(|error| vec![Finding::critical(format!("database: {error:#}"), "")]))?;
     tell(vec![Finding::ok(traefik::static_configuration(config))])?;

@@ -1,15 +1,26 @@
 //! The database of a command: the configured one, or the private one of the data directory.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
+use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use crate::{
     author::Author,
     config::Config,
-    postgres::{self, Connection, Database, migrate, private::Private},
+    postgres::{
+        self, Connection, Database, migrate,
+        private::{self, Private},
+    },
 };
+
+/// How long a command waits for the server of a provider that has just started.
+const STARTING: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Does a command's work on the database, with a schema that is up to date where it is ours alone.
 pub(super) async fn with<T>(
@@ -36,12 +47,16 @@ pub(super) async fn as_it_is<T>(
     if let Some(url) = config.database.connection_string() {
         return work(&Opened::reached(Database::parse(url.reveal())?)).await;
     }
-    if let Some(database) = Private::attach(&config.serve.data_dir) {
-        return work(&Opened::reached(database)).await;
-    }
-    let settings = &config.database;
-    let (mut private, database) =
-        Private::prepare(&config.serve.data_dir, &settings.run_as, settings.bin_dir.as_deref())?;
+    let (settings, began) = (&config.database, Instant::now());
+    let (mut private, database) = loop {
+        if let Some(database) = Private::attach(&config.serve.data_dir) {
+            return work(&Opened::reached(database)).await;
+        }
+        match Private::prepare(&config.serve.data_dir, &settings.run_as, settings.bin_dir.as_deref()) {
+            Err(private::Error::InUse(_)) if began.elapsed() < STARTING => sleep(LOOK).await,
+            prepared => break prepared?,
+        }
+    };
     let done = match private.start().await {
         Ok(()) => work(&Opened { database, started: true }).await,
         Err(error) => Err(error.into()),

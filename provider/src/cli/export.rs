@@ -62,15 +62,15 @@ pub(super) async fn bytes(client: &Client, config: &Config, revision: Option<i64
         }
         _ => database::explain(error),
     })?;
-    let compiler = Compiler::of(&Arc::new(settings(config, config.serve.listen)), read::by_key(rows));
+    let compiler = Compiler::apart(&Arc::new(settings(config, config.serve.listen)), read::by_key(rows));
     Ok(Draft::new(compiler.pieces()).finish().identity().into())
 }
 
 /// The bytes of a revision as they were compiled; of the newest that was served when none is named.
 pub(super) async fn exact(client: &Client, revision: Option<i64>) -> anyhow::Result<Option<Vec<u8>>> {
-    let sql = "SELECT b.body FROM snapshots s JOIN snapshot_bodies b USING (digest)
+    let sql = "SELECT charliehub.snapshot_body(b) FROM snapshots s JOIN snapshot_bodies b USING (digest)
                 WHERE CASE WHEN $1::bigint IS NULL THEN s.state IN ('served', 'approved') ELSE s.revision = $1 END
-                ORDER BY s.id DESC LIMIT 1";
+                  AND s.part IS NULL ORDER BY s.id DESC LIMIT 1";
     let found = client.query_opt(sql, &[&revision]).await.map_err(database::explain)?;
     found.map(|row| gunzip(row.try_get(0)?).context("the kept snapshot is damaged")).transpose()
 }

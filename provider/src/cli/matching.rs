@@ -43,7 +43,9 @@ pub(super) async fn run(config: &Config, wanted: &Match) -> anyhow::Result<()> {
         let bytes = export::bytes(client, config, None).await?;
         let mut matched = matching::answer(&matching::Config::read(&bytes)?, &asked)?;
         if let Some(answering) = &mut matched.answer {
-            matching::owner::find(client, &settings, answering).await.map_err(database::explain)?;
+            matching::owner::find(client, &settings, &matched.request.host, answering)
+                .await
+                .map_err(database::explain)?;
         }
         Ok(matched)
     };

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{
     Compiler, StateKind,
     access::{Access, access, internal},
-    place::Spot,
+    place::{Place, Spot},
     rule::Host,
     shared::Shared,
 };
@@ -66,15 +66,12 @@ pub struct Answer {
 impl Compiler {
     /// The doors that a row stands at, whether it compiles or not.
     pub fn doors(&self, key: &Key) -> Vec<Door> {
-        let Some(spot) = self.places.get(key).and_then(|place| place.spot()) else { return Vec::new() };
-        let door = |entry_point: &Arc<str>| Door {
-            protocol: spot.protocol,
-            host: spot.host.clone(),
-            path: path(spot).to_owned(),
-            entry_point: Arc::clone(entry_point),
-            name: Arc::clone(&spot.name),
-        };
-        spot.entry_points.iter().map(|entry| door(&entry.name)).collect()
+        self.places.get(key).map(doors).unwrap_or_default()
+    }
+
+    /// The doors that it would stand at as `row`.
+    pub fn doors_of(&self, key: &Key, row: &Row) -> Vec<Door> {
+        doors(&Place::of(key.id, row, &self.settings))
     }
 
     /// What the requests at a door meet; `None`: no row's router takes them.
@@ -85,10 +82,10 @@ impl Compiler {
         let takes = |spot: &Spot| {
             spot.entry_points.iter().any(|entry| entry.name == door.entry_point) && door.path.starts_with(path(spot))
         };
-        let keys = hosts.into_iter().flatten().flat_map(|host| self.hosts.get(&(door.protocol, host)));
+        let keys = hosts.into_iter().flatten().flat_map(|host| self.claims.hosts.get(&(door.protocol, host)));
         let spots = keys.filter_map(|key| Some((key, self.places.get(key)?.spot().filter(|spot| takes(spot))?)));
         let (key, _) = spots.max_by_key(|(_, spot)| spot.priority)?;
-        let output = self.outputs.get(key)?;
+        let output = self.compiled(key)?;
         let row = match self.rows.get(key).map(|row| &**row) {
             Some(Row::Domain(row)) => Some(row),
             Some(Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_)) | None => None,
@@ -105,6 +102,18 @@ impl Compiler {
         let login = output.shared.contains(&Shared::Authelia);
         Some(Answer { key: *key, state, reach, protected, login, backend: row.map_or_else(String::new, backend) })
     }
+}
+
+fn doors(place: &Place) -> Vec<Door> {
+    let Some(spot) = place.spot() else { return Vec::new() };
+    let door = |entry_point: &Arc<str>| Door {
+        protocol: spot.protocol,
+        host: spot.host.clone(),
+        path: path(spot).to_owned(),
+        entry_point: Arc::clone(entry_point),
+        name: Arc::clone(&spot.name),
+    };
+    spot.entry_points.iter().map(|entry| door(&entry.name)).collect()
 }
 
 /// The start of the paths that a row takes, in canonical form.

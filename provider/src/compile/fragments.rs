@@ -16,7 +16,8 @@ use charliehub_proto::{
 };
 
 use super::{
-    Route, Section, Settings, State,
+    Section, Settings, State,
+    coalesce::{Apart, forgets},
     index::Index,
     middleware,
     output::{Name, Output},
@@ -34,7 +35,12 @@ pub(super) struct Fragments {
     names: Index<Name>,
     /// Who names what.
     wanted: Index<Name>,
+    /// The routers of rows that compile to something which a fragment has or names.
+    concerned: Index<Name>,
     live: BTreeSet<Name>,
+    /// The middlewares that treat each request by itself.
+    forgetful: BTreeSet<Name>,
+    apart: Apart,
 }
 
 #[derive(Debug)]
@@ -80,8 +86,12 @@ pub(super) struct Taken {
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) fragments: BTreeSet<Key>,
-    /// Came or went.
+    /// Came or went, or are other than they were for rows that share.
     pub(super) names: BTreeSet<Name>,
+    /// Hosts of rows that may share a router now, or not any more.
+    pub(super) hosts: BTreeSet<Arc<str>>,
+    /// The same of all rows.
+    pub(super) all: bool,
 }
 
 impl Fragments {
@@ -108,10 +118,18 @@ impl Fragments {
     fn index(&mut self, key: Key, entry: &Entry, change: fn(&mut Index<Name>, &Name, Key)) {
         if let (Some(name), Parsed::Fine { .. } | Parsed::Bad(_)) = (&entry.name, &entry.parsed) {
             change(&mut self.names, name, key);
+            if let Some(router) = router_of(name) {
+                change(&mut self.concerned, &router, key);
+            }
         }
         if let Parsed::Fine { references, .. } = &entry.parsed {
-            for reference in references {
-                change(&mut self.wanted, &reference.name, key);
+            for Reference { name, .. } in references {
+                change(&mut self.wanted, name, key);
+                if matches!(name.0, Section::HttpServices | Section::TcpServices)
+                    && let Some(router) = router_of(name)
+                {
+                    change(&mut self.concerned, &router, key);
+                }
             }
         }
     }
@@ -127,18 +145,11 @@ impl Fragments {
 
     /// True when a fragment has, or names, something that the row of this name may compile to.
     pub(super) fn concerned_by(&self, protocol: Protocol, name: &Arc<str>) -> bool {
-        if self.all.is_empty() {
-            return false;
-        }
-        let (routers, services, middlewares) = match protocol {
-            Protocol::Http => (Section::HttpRouters, Section::HttpServices, Section::HttpMiddlewares),
-            Protocol::Tcp => (Section::TcpRouters, Section::TcpServices, Section::TcpMiddlewares),
+        let section = match protocol {
+            Protocol::Http => Section::HttpRouters,
+            Protocol::Tcp => Section::TcpRouters,
         };
-        let service = (services, Arc::clone(name));
-        self.names.contains(&(routers, Arc::clone(name)))
-            || self.names.contains(&service)
-            || self.wanted.contains(&service)
-            || middleware::names(name).any(|name| self.names.contains(&(middlewares, name)))
+        self.concerned.contains(&(section, Arc::clone(name)))
     }
 
     /// Decides anew which fragments join. `shut` are closed whatever they say; `taken` tells who of the rows has a name.
@@ -207,18 +218,74 @@ impl Fragments {
             }
         }
         self.live = live;
+        self.weigh(settings, &mut changes);
         changes
+    }
+
+    /// Finds out what is to be known of the fragments where rows share routers.
+    fn weigh(&mut self, settings: &Settings, changes: &mut Changes) {
+        let fine = self.all.values().filter_map(|entry| match &entry.parsed {
+            Parsed::Fine { piece, .. } => Some((entry.name.clone()?, &**piece)),
+            Parsed::Off | Parsed::Bad(_) => None,
+        });
+        let pieces: BTreeMap<Name, &traefik::Piece> = fine.collect();
+        let mut apart = Apart::default();
+        for piece in pieces.values() {
+            apart.add(piece);
+        }
+        changes.hosts = apart.hosts.symmetric_difference(&self.apart.hosts).cloned().collect();
+        changes.all = (apart.all, apart.secure) != (self.apart.all, self.apart.secure);
+        self.apart = apart;
+        let mut forgetful: BTreeSet<Name> = BTreeSet::new();
+        loop {
+            let before = forgetful.len();
+            for name in &self.live {
+                let Some(traefik::Piece::HttpMiddleware(middleware)) = pieces.get(name) else { continue };
+                let inner = middleware.chain.iter().flat_map(|chain| &chain.middlewares);
+                let forgets_too = |inner: &String| {
+                    let bare = own_name(inner).map(|bare| (Section::HttpMiddlewares, Arc::from(bare)));
+                    bare.is_some_and(|name| forgetful.contains(&name) || shared(&name, settings).is_some())
+                };
+                if forgets(middleware) && inner.into_iter().all(forgets_too) {
+                    forgetful.insert(name.clone());
+                }
+            }
+            if forgetful.len() == before {
+                break;
+            }
+        }
+        changes.names.extend(forgetful.symmetric_difference(&self.forgetful).cloned());
+        self.forgetful = forgetful;
+    }
+
+    /// True when each request that goes through this middleware of ours is treated by itself, or none goes.
+    pub(super) fn forgets(&self, name: &Name) -> bool {
+        self.forgetful.contains(name) || !self.live.contains(name)
+    }
+
+    /// True when a row of this host cannot share its router.
+    pub(super) fn keeps_apart(&self, host: &str, secure: bool) -> bool {
+        self.apart.holds(host, secure)
+    }
+
+    /// True when a fragment names the service of this http row.
+    pub(super) fn wants_service(&self, name: &Arc<str>) -> bool {
+        !self.all.is_empty() && self.wanted.contains(&(Section::HttpServices, Arc::clone(name)))
+    }
+
+    /// The http services that a fragment names.
+    pub(super) fn services(&self, key: &Key) -> impl Iterator<Item = &Arc<str>> {
+        let references = match self.all.get(key).map(|entry| &entry.parsed) {
+            Some(Parsed::Fine { references, .. }) => references.as_slice(),
+            Some(Parsed::Off | Parsed::Bad(_)) | None => &[],
+        };
+        references.iter().filter(|one| one.name.0 == Section::HttpServices).map(|one| &one.name.1)
     }
 
     /// What the fragment contributes. The default store is not among it: see [`Self::default_store`].
     pub(super) fn output(&self, key: &Key, settings: &Settings) -> Option<Output> {
         let entry = self.all.get(key)?;
-        let mut output = Output {
-            route: Route { protocol: None, routers: Vec::new(), state: State::Off, warnings: Vec::new() },
-            pieces: Vec::new(),
-            shared: Vec::new(),
-            wants: Vec::new(),
-        };
+        let mut output = Output::nothing(None, State::Off);
         let fine = match (&entry.parsed, &entry.name) {
             (Parsed::Fine { piece, references }, Some(name)) => Some((piece, references, name)),
             _ => None,
@@ -335,13 +402,13 @@ fn reserved((section, name): &Name, settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// The row that compiles to something of this name.
-fn clash((section, name): &Name, taken: &dyn Fn(Protocol, &str) -> Option<Taken>) -> Option<Key> {
-    let (protocol, owner) = match section {
-        Section::HttpRouters | Section::HttpServices => (Protocol::Http, &**name),
-        Section::TcpRouters | Section::TcpServices => (Protocol::Tcp, &**name),
-        Section::HttpMiddlewares => (Protocol::Http, middleware::owner(name)?),
-        Section::TcpMiddlewares => (Protocol::Tcp, middleware::owner(name)?),
+/// The router of the row that would compile to something of this name.
+fn router_of((section, name): &Name) -> Option<Name> {
+    match section {
+        Section::HttpRouters | Section::HttpServices => Some((Section::HttpRouters, Arc::clone(name))),
+        Section::TcpRouters | Section::TcpServices => Some((Section::TcpRouters, Arc::clone(name))),
+        Section::HttpMiddlewares => Some((Section::HttpRouters, middleware::owner(name)?.into())),
+        Section::TcpMiddlewares => Some((Section::TcpRouters, middleware::owner(name)?.into())),
         Section::HttpServersTransports
         | Section::HttpModels
         | Section::TcpServersTransports
@@ -349,9 +416,15 @@ fn clash((section, name): &Name, taken: &dyn Fn(Protocol, &str) -> Option<Taken>
         | Section::UdpServices
         | Section::TlsCertificates
         | Section::TlsOptions
-        | Section::TlsStores => return None,
-    };
-    taken(protocol, owner).map(|taken| taken.by)
+        | Section::TlsStores => None,
+    }
+}
+
+/// The row that compiles to something of this name.
+fn clash(name: &Name, taken: &dyn Fn(Protocol, &str) -> Option<Taken>) -> Option<Key> {
+    let (section, router) = router_of(name)?;
+    let protocol = if section == Section::TcpRouters { Protocol::Tcp } else { Protocol::Http };
+    taken(protocol, &router).map(|taken| taken.by)
 }
 
 fn shared((section, name): &Name, settings: &Settings) -> Option<Shared> {

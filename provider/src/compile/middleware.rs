@@ -19,11 +19,6 @@ pub fn owner(name: &str) -> Option<&str> {
     [ALLOW, RATE_LIMIT, REDIRECT, MAINTENANCE].iter().find_map(|suffix| name.strip_suffix(suffix))
 }
 
-/// The names that middlewares of this row may have.
-pub(super) fn names(router: &str) -> impl Iterator<Item = Arc<str>> {
-    [ALLOW, RATE_LIMIT, REDIRECT, MAINTENANCE].into_iter().map(move |suffix| named(router, suffix))
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Middleware<'a> {

@@ -20,6 +20,8 @@ use crate::row::{BadRow, Row};
 
 /// Traefik's decoder gives up on a key of more than 1000 bytes (3.7); ours get suffixes.
 const LONGEST_NAME: usize = 900;
+/// Where http rows stand behind TLS.
+const SECURE: &str = "websecure";
 
 /// What can be said of a row's requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,10 +71,25 @@ pub(super) struct EntryPoint {
 /// What no two rows may both claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Claim {
+    /// The name of an http router without a path, which is its host: nearly all there are, so [`Claims`] notes none of them.
+    ///
+    /// [`Claims`]: super::claims::Claims
+    Host(Arc<str>),
     /// A router's name, which is its host and path; tcp: its host and entry point.
     Name(Protocol, Arc<str>),
     /// All connections without TLS of an entry point.
     Plain(Arc<str>),
+}
+
+impl Claim {
+    /// That of a router's name.
+    pub(super) fn of(protocol: Protocol, name: Arc<str>) -> Self {
+        if protocol == Protocol::Http && !name.contains(['/', '[']) {
+            Self::Host(name)
+        } else {
+            Self::Name(protocol, name)
+        }
+    }
 }
 
 impl Place {
@@ -94,15 +111,11 @@ impl Place {
     }
 
     /// What the row claims for itself.
-    pub(super) fn claims(&self) -> Vec<Claim> {
-        let Self::At(spot) = self else { return Vec::new() };
-        let mut claims = vec![Claim::Name(spot.protocol, Arc::clone(&spot.name))];
-        if spot.takes_all_plain()
-            && let Some(entry) = spot.entry_points.first()
-        {
-            claims.push(Claim::Plain(Arc::clone(&entry.name)));
-        }
-        claims
+    pub(super) fn claims(&self) -> impl Iterator<Item = Claim> + use<> {
+        let at = if let Self::At(spot) = self { Some(spot) } else { None };
+        let name = at.map(|spot| Claim::of(spot.protocol, Arc::clone(&spot.name)));
+        let entry = at.filter(|spot| spot.takes_all_plain()).and_then(|spot| spot.entry_points.first());
+        name.into_iter().chain(entry.map(|entry| Claim::Plain(Arc::clone(&entry.name))))
     }
 }
 
@@ -110,6 +123,18 @@ impl Spot {
     /// True for a tcp row without TLS: without a name in the connection it has all of the entry point.
     fn takes_all_plain(&self) -> bool {
         self.protocol == Protocol::Tcp && self.tls == Some(TlsMode::None)
+    }
+
+    /// True for a tcp row behind TLS on an entry point that http rows have too.
+    pub(super) fn meets_http(&self) -> bool {
+        let secure = |entry: &EntryPoint| entry.tls && &*entry.name == SECURE;
+        self.protocol == Protocol::Tcp && self.entry_points.iter().any(secure)
+    }
+
+    /// True for an http row of which nothing but the host makes it other than its like.
+    pub(super) fn may_share(&self) -> bool {
+        let plain = self.fault.is_none() && self.entry_points.len() == 1 && self.name.len() < LONGEST_NAME;
+        self.protocol == Protocol::Http && plain
     }
 
     pub(super) fn rule(&self) -> String {
@@ -272,7 +297,7 @@ impl Columns<'_> {
 
 /// The known ones of those that an http row stands on; `tls` unknown: of both.
 fn http_entry_points(tls: Option<bool>, settings: &Settings) -> Vec<EntryPoint> {
-    [("websecure", true), ("web", false)]
+    [(SECURE, true), ("web", false)]
         .into_iter()
         .filter(|(name, secure)| tls.is_none_or(|tls| tls == *secure) && is_known(name, settings))
         .map(|(name, tls)| EntryPoint { name: name.into(), tls })

@@ -11,8 +11,8 @@ use super::Section;
 pub struct Route {
     /// `None` for a fragment.
     pub protocol: Option<Protocol>,
-    /// The routers that stand for the row in Traefik; empty when it is off, is a fragment of another kind, or cannot be
-    /// held by any router.
+    /// The routers that stand for it alone, which [`super::Compiler::routers`] tells too. Empty when it is off, is a fragment
+    /// of another kind, or cannot be held by any router.
     pub routers: Vec<(Section, Arc<str>)>,
     pub state: State,
     /// What is served all the same, but hardly meant so.
@@ -67,8 +67,10 @@ impl StateKind {
 /// How many there are of what, kept up with each change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Routers in all, those of fragments too.
+    /// Routers in all, those of fragments too; what rows share counts once for each.
     pub routers: usize,
+    /// Hosts for which a router of several rows asks a resolver.
+    pub resolved: usize,
     /// Rows and fragments that are closed or left out.
     pub quarantined: usize,
     /// Domain rows; no entry is zero. A row whose protocol cannot be read counts as what it was closed as.

@@ -3,7 +3,7 @@
 //! The order of the middlewares is that of what they protect: who may come in, how often, as whom, then the row's own.
 //! A row that does not compile keeps its place and answers 503 (tcp: the connection is closed).
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use charliehub_proto::domain::{Domain, Protocol, ServiceType, Status, TlsMode};
 use uuid::Uuid;
@@ -12,8 +12,8 @@ use super::{
     Route, Section, Settings, State,
     access::{Access, access},
     middleware,
-    output::{Name, Output, Router},
-    piece::{Piece, encode},
+    output::{Head, Name, Output},
+    piece::Piece,
     place::Spot,
     service,
     shared::{AUTHELIA, INTERNAL, Shared},
@@ -24,7 +24,8 @@ use super::{
 /// Answers a redirect itself; nothing reaches it.
 const NOOP: &str = "noop@internal";
 
-/// Compiles the row at `spot`. `live` tells whether a fragment of that name is in the configuration.
+/// Compiles the row at `spot`, but for its routers: their heads are told beside it, in their order. `live` tells whether a
+/// fragment of that name is in the configuration.
 pub(super) fn compile(
     id: Uuid,
     row: Option<&Domain>,
@@ -32,9 +33,17 @@ pub(super) fn compile(
     trouble: Option<String>,
     settings: &Settings,
     live: &dyn Fn(&Name) -> bool,
-) -> Output {
-    let mut draft =
-        Draft { settings, live, spot, pieces: Vec::new(), shared: Vec::new(), wants: Vec::new(), chain: Vec::new() };
+) -> (Output, Vec<Head>) {
+    let mut draft = Draft {
+        settings,
+        live,
+        spot,
+        pieces: Vec::new(),
+        shared: Vec::new(),
+        wants: Vec::new(),
+        chain: Vec::new(),
+        heads: Vec::new(),
+    };
     let mut warnings = Vec::new();
     let tls = row.map_or(Ok(None), |row| router_tls(row, &spot.host, settings, &mut warnings));
     let done = match (trouble.or_else(|| spot.fault.clone()), row, &tls) {
@@ -52,7 +61,7 @@ pub(super) fn compile(
         }
     };
     let route = Route { protocol: Some(spot.protocol), routers, state, warnings };
-    Output { route, pieces: draft.pieces, shared: draft.shared, wants: draft.wants }
+    (Output { route, pieces: draft.pieces, shared: draft.shared, wants: draft.wants, parent: None }, draft.heads)
 }
 
 /// What has been compiled of a row so far.
@@ -65,6 +74,7 @@ struct Draft<'a> {
     wants: Vec<Name>,
     /// Names of middlewares, in order.
     chain: Vec<Arc<str>>,
+    heads: Vec<Head>,
 }
 
 impl Draft<'_> {
@@ -190,15 +200,13 @@ impl Draft<'_> {
     /// The live router.
     fn router(&mut self, service: &str, tls: Option<RouterTls>) {
         let Some(entry) = self.spot.entry_points.first() else { return };
-        let router = Router {
-            entry_points: [&entry.name],
-            middlewares: self.chain.iter().map(|name| Cow::Borrowed(&**name)).collect(),
+        self.heads.push(Head {
+            entry_point: Arc::clone(&entry.name),
+            middlewares: std::mem::take(&mut self.chain),
             priority: self.spot.priority,
-            rule: &self.spot.rule(),
-            service,
+            service: service.into(),
             tls,
-        };
-        self.pieces.push(Piece::new(self.routers(), Arc::clone(&self.spot.name), &router));
+        });
     }
 
     fn closed_service(&mut self) {
@@ -208,22 +216,20 @@ impl Draft<'_> {
 
     /// Holds the place on every entry point that requests can come by. The certificate stays as it was.
     fn close(&mut self, tls: Option<RouterTls>) -> Vec<Name> {
-        let (rule, spot) = (self.spot.rule(), self.spot);
+        let spot = self.spot;
         let passthrough = spot.protocol == Protocol::Tcp && spot.tls == Some(TlsMode::Passthrough);
         let tls = tls.unwrap_or_else(|| if passthrough { RouterTls::passthrough() } else { RouterTls::default() });
         let mut routers = Vec::with_capacity(spot.entry_points.len());
         for (index, entry) in spot.entry_points.iter().enumerate() {
-            let router = Router {
-                entry_points: [&entry.name],
+            self.heads.push(Head {
+                entry_point: Arc::clone(&entry.name),
                 middlewares: Vec::new(),
                 priority: spot.priority,
-                rule: &rule,
-                service: &spot.name,
+                service: Arc::clone(&spot.name),
                 tls: entry.tls.then(|| tls.clone()),
-            };
+            });
             let name =
                 if index == 0 { Arc::clone(&spot.name) } else { format!("{}[{}]", spot.name, entry.name).into() };
-            self.pieces.push(Piece { section: self.routers(), name: Arc::clone(&name), text: encode(&router) });
             routers.push((self.routers(), name));
         }
         self.closed_service();

@@ -17,8 +17,8 @@ pub(super) fn service(row: &Domain, name: &Arc<str>) -> Result<Vec<Piece>, Strin
         Protocol::Tcp => Section::TcpServices,
     };
     let backends = backends(row)?;
-    let check = row.health_check.as_ref().map(health_check).transpose()?;
-    let sticky = row.sticky.as_ref().map(sticky).transpose()?;
+    let check = row.health_check.as_deref().map(health_check).transpose()?;
+    let sticky = row.sticky.as_deref().map(sticky).transpose()?;
     let servers = |backends: &[Backend]| backends.iter().map(|backend| server(row, backend)).collect::<Result<_, _>>();
     if backends.iter().all(|backend| backend.weight.unwrap_or(1) == 1) {
         let balancer = LoadBalancer { health_check: check, servers: servers(&backends)?, sticky };

@@ -20,6 +20,18 @@ pub struct Settings {
     pub forward_auth: Option<ForwardAuth>,
     /// Who is internal, beside the networks of the sites; none of both: rows of that tier answer 503.
     pub internal_networks: Vec<IpNet>,
+    pub coalesce: Coalesce,
+    /// Where rows share routers, those that cannot go below parents, which Traefik has from 3.6 on.
+    pub nested: bool,
+}
+
+/// Whether rows that are alike share routers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coalesce {
+    /// From some number of rows on.
+    Auto,
+    #[default]
+    Off,
 }
 
 /// The single sign-on that `auth_required` asks.

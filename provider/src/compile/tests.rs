@@ -34,12 +34,12 @@ pub(crate) fn domain_with(name: &str, columns: &Value) -> Domain {
     serde_json::from_value(row).unwrap()
 }
 
-fn id(n: u128) -> Uuid {
+pub(super) fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
 }
 
 /// A change that sets row `n`.
-fn row(n: u128, name: &str, columns: &Value) -> (Key, Option<Arc<Row>>) {
+pub(super) fn row(n: u128, name: &str, columns: &Value) -> (Key, Option<Arc<Row>>) {
     let mut row = domain_with(name, columns);
     row.id = id(n);
     (Key::domain(row.id), Some(Arc::new(Row::Domain(row))))
@@ -49,7 +49,7 @@ fn bad(n: u128, raw: Value) -> (Key, Option<Arc<Row>>) {
     (Key::domain(id(n)), Some(Arc::new(Row::Bad(BadRow { raw, reason: "access_tier: `open` is unknown".to_owned() }))))
 }
 
-fn fragment(n: u128, kind: &str, name: &str, body: &Value) -> (Key, Option<Arc<Row>>) {
+pub(super) fn fragment(n: u128, kind: &str, name: &str, body: &Value) -> (Key, Option<Arc<Row>>) {
     let fragment = json!({
         "id": id(n), "kind": kind, "name": name, "body": body, "enabled": true, "notes": null,
         "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "version": 1,
@@ -66,7 +66,7 @@ fn site(n: u128, networks: &[&str]) -> (Key, Option<Arc<Row>>) {
     (key, Some(Arc::new(Row::Site(serde_json::from_value(site).unwrap()))))
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         entry_points: Some(["web", "websecure", "mqtt"].map(str::to_owned).into()),
         cert_resolvers: Some(["le".to_owned()].into()),
@@ -119,7 +119,7 @@ impl Compiler {
 }
 
 /// What Traefik would refuse in all that was compiled: each piece, and each name that leads nowhere.
-fn refused(compiler: &Compiler) -> Vec<String> {
+pub(super) fn refused(compiler: &Compiler) -> Vec<String> {
     let mut refused = Vec::new();
     for (section, inner) in &compiler.pieces {
         assert!(!inner.is_empty(), "{section:?} is an empty map");
@@ -458,7 +458,7 @@ fn the_default_certificate_of_the_settings_wins() {
 }
 
 /// Odd and plain values of each column that can reach a rule, in rows that often meet on a host.
-fn any_change() -> impl Strategy<Value = (Key, Option<Arc<Row>>)> {
+pub(super) fn any_change() -> impl Strategy<Value = (Key, Option<Arc<Row>>)> {
     let name = prop::sample::select(vec!["a.test", "*.test", "A.test", "a`.test", "b.test"]);
     let path =
         prop::sample::select(vec!["/", "/x", "/%78", "/x`) || Host(`z", "/x/y", "/x!", "//", "/%60\"", "/\u{202e}"]);
@@ -516,7 +516,7 @@ fn any_change() -> impl Strategy<Value = (Key, Option<Arc<Row>>)> {
 }
 
 /// All that can be seen of a compiler.
-fn seen(compiler: &Compiler) -> (&Pieces, &Counts, Vec<(&Key, &Route)>) {
+pub(super) fn seen(compiler: &Compiler) -> (&Pieces, &Counts, Vec<(&Key, &Route)>) {
     (&compiler.pieces, &compiler.counts, compiler.routes().collect())
 }
 

@@ -27,6 +27,16 @@ impl RouterTls {
     pub(super) fn passthrough() -> Self {
         Self { passthrough: true, ..Self::default() }
     }
+
+    pub(super) fn is_resolved(&self) -> bool {
+        self.cert_resolver.is_some()
+    }
+
+    /// The same, with a certificate for each of `hosts` where a resolver is asked.
+    pub(super) fn naming<'n>(&self, hosts: impl Iterator<Item = &'n str>) -> Self {
+        let domains = hosts.filter(|_| self.is_resolved()).map(|host| Names { main: host.to_owned() }).collect();
+        Self { domains, ..self.clone() }
+    }
 }
 
 /// The `tls` of a row's router, `None` without; what is hardly meant goes to `warnings`.

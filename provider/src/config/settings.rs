@@ -5,14 +5,19 @@
 
 mod webhook;
 
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+};
 
+use charliehub_secret::Source;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{Error, Flags, Secret, Traefik, traefik};
+use super::{Error, Flags, Secret, Selector, Traefik, traefik};
 
 /// Every key but those of `[[traefik]]` and `[[webhook]]`. In the environment: `CHARLIEHUB_`, then the key in capitals with `_` for `.`.
 const KEYS: &[&str] = &[
@@ -24,7 +29,9 @@ const KEYS: &[&str] = &[
     "access.trusted_proxies",
     "access.user_header",
     "agents.silent_after",
+    "audit.git_folders",
     "compile.cert_resolvers",
+    "compile.coalesce",
     "compile.default_certificate.cert_file",
     "compile.default_certificate.key_file",
     "compile.default_resolver",
@@ -55,6 +62,7 @@ const KEYS: &[&str] = &[
     "rehearse.timeout",
     "rehearse.traefik",
     "serve.allowed_hosts",
+    "serve.client_ca",
     "serve.data_dir",
     "serve.insecure",
     "serve.listen",
@@ -67,8 +75,24 @@ const KEYS: &[&str] = &[
 ];
 
 /// Keys of one `[[traefik]]`. The environment can describe one Traefik, which replaces those of the file.
-const TRAEFIK_KEYS: &[&str] =
-    &["api", "ca_file", "host", "instance", "min_version", "password_file", "password", "token_file", "token", "user"];
+const TRAEFIK_KEYS: &[&str] = &[
+    "api",
+    "ca_file",
+    "host",
+    "instance",
+    "labels",
+    "min_version",
+    "password_file",
+    "password",
+    "share",
+    "site",
+    "token_file",
+    "token",
+    "user",
+];
+
+/// More parts than this are none: each is compiled, judged and kept on its own.
+const PARTS: usize = 64;
 
 /// Keys whose value may be in a file of its own, or in a systemd credential of the key's name.
 const SECRETS: &[&str] = &["database.password", "database.url"];
@@ -196,16 +220,14 @@ impl Settings {
     }
 
     /// Credentials of the unit: files named as the key, such as `database.url`.
-    pub(super) fn add_credentials(&mut self, directory: &Path) -> Result<(), Error> {
+    pub(super) fn add_credentials(&mut self, directory: &Path) {
         for key in SECRETS {
             let path = directory.join(key);
             if path.exists() {
                 let place = Place::Credential((*key).to_owned());
-                let value = Value::Text(secret_file(&path, &place)?);
-                self.replace(key, Found { value, place });
+                self.replace(&format!("{key}_file"), Found { value: Value::Text(path.display().to_string()), place });
             }
         }
-        Ok(())
     }
 
     /// Variables with our prefix, and `DATABASE_URL` when ours is not set. An empty variable is one that is not set.
@@ -287,13 +309,18 @@ impl Settings {
         self.found.get(key).map_or_else(|| Place::Default(key.to_owned()), |found| found.place.clone())
     }
 
-    /// A secret, from the key itself or from the file that `KEY_file` names, without the newline at its end.
+    /// A secret, from the key itself or from where `KEY_file` says that it is.
     pub(super) fn secret(&self, key: &str) -> Result<Option<Secret>, Error> {
         let file = format!("{key}_file");
         match self.path(&file)? {
             Some(path) => secret_file(&path, &self.place(&file)).map(|text| Some(Secret::new(text))),
             None => Ok(self.text(key)?.map(Secret::new)),
         }
+    }
+
+    /// Where a secret can be read again; none when it is in the settings themselves.
+    pub(super) fn source(&self, key: &str) -> Result<Option<Source>, Error> {
+        Ok(self.path(&format!("{key}_file"))?.map(|path| Source::from(path.as_path())))
     }
 
     pub(super) fn traefik(&self) -> Result<Vec<Traefik>, Error> {
@@ -306,6 +333,12 @@ impl Settings {
                 let what = format!("two [[traefik]] are called `{}`", one.instance);
                 return Err(Error::new(&place, what, "give each the name that it has in its own ?instance="));
             }
+        }
+        let parts: BTreeSet<&Selector> = traefiks.iter().filter_map(|traefik| traefik.selector.as_ref()).collect();
+        if parts.len() > PARTS {
+            let what = format!("the [[traefik]] select {} different parts of the rows", parts.len());
+            let remedy = format!("have at most {PARTS}; instances may share one");
+            return Err(Error::new(Place::Default("[[traefik]]".to_owned()), what, remedy));
         }
         Ok(traefiks)
     }
@@ -384,15 +417,13 @@ fn plain(key: &str, value: &DeValue<'_>, place: &Place) -> Result<Value, Error> 
     })
 }
 
+/// A secret from where a key `*_file` says that it is: a file, or `exec:` and a command.
 pub(super) fn secret_file(path: &Path, place: &Place) -> Result<String, Error> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        let what = format!("{} cannot be read: {error}", path.display());
-        Error::new(place, what, "name a file that this user can read")
-    })?;
-    match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(Error::new(place, format!("{} is empty", path.display()), "write the secret into it")),
-        secret => Ok(secret.to_owned()),
-    }
+    Source::from(path).read().map_err(|error| {
+        let text = error.to_string();
+        let (what, remedy) = text.rsplit_once("; ").unwrap_or((&text, "mend it"));
+        Error::new(place, what, remedy)
+    })
 }
 
 fn unknown(place: &Place, key: &str) -> Error {

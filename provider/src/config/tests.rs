@@ -22,6 +22,7 @@ fn named(instance: &str, api: &str) -> Traefik {
         ca_file: None,
         host: None,
         min_version: None,
+        selector: None,
     }
 }
 
@@ -95,6 +96,14 @@ fn what_is_wrong_is_named_with_its_place_and_its_remedy() {
             ":2: unknown key `compile.default_certificate.cert`; did you mean `compile.default_certificate.cert_file`?",
         ),
         ("[[traefik]]\napi_url = \"x\"", ":2: unknown key `api_url` in [[traefik]]; did you mean `api`?"),
+        ("[[traefik]]\ninstance = \"a\"\nshare = \"9/8\"", ":3: `9/8` is no share; write it as 3/8"),
+        ("[[traefik]]\ninstance = \"a\"\nshare = 3", ":3: 3 has the wrong type; write text"),
+        ("[[traefik]]\ninstance = \"a\"\nsite = \"Berlin!\"", ":3: `Berlin!` is not the name of a site"),
+        (
+            "[[traefik]]\ninstance = \"a\"\nlabels = [\"gold\"]",
+            ":3: `gold` is not a label and its value; write each as",
+        ),
+        ("[[traefik]]\ninstance = \"a\"\nlabels = [\"t=a\", \"t=b\"]", ":3: two values for the label `t`"),
         ("[[traefik]]\napi = \"http://t\"", ":1: [[traefik]] without `instance`; write `instance`"),
         ("[serve]\nlisten = 8001", ":2: 8001 has the wrong type; write text that is not empty, in quotes"),
         ("[serve]\nlisten = \"8001\"", ":2: `8001` is not an address to listen on; write ADDRESS:PORT"),
@@ -110,6 +119,10 @@ fn what_is_wrong_is_named_with_its_place_and_its_remedy() {
         (
             "[serve]\ntls_key = \"k\"",
             ":2: `serve.tls_key` is set and `serve.tls_certificate` is not; set both, or neither",
+        ),
+        (
+            "[serve]\nclient_ca = \"ca.pem\"",
+            ":2: `serve.client_ca` is set and `serve.tls_certificate` is not: clients show a certificate over TLS only; set",
         ),
         ("[serve]\nallowed_hosts = [\"a:80\"]", ":2: `a:80` is not a host name"),
         ("[serve]\nmax_wait = 1.5", ":2: `serve.max_wait` cannot be a float"),
@@ -331,4 +344,61 @@ fn a_password_of_its_own_joins_the_url() {
         assert_eq!(joined.get_password(), Some(br"a'b\c&d %".as_slice()), "{url}");
         assert_eq!(joined.get_dbname(), Some("edge"));
     }
+}
+
+#[test]
+fn every_secret_may_be_what_a_command_prints() {
+    let file = r#"
+        [database]
+        url_file = "exec:/bin/echo postgres://edge@db/edge"
+        password_file = "exec:/bin/echo hunter2"
+        [[traefik]]
+        instance = "hub2"
+        api = "http://127.0.0.1:8080"
+        token_file = "exec:/bin/echo of-the-api"
+        [[traefik]]
+        instance = "hub3"
+        api = "http://127.0.0.1:8081"
+        user = "u"
+        password_file = "exec:/bin/echo p"
+        [[webhook]]
+        url = "https://hooks.example.org"
+        secret_file = "exec:/bin/echo SECRET"
+        "#;
+    let config = read(&file.replace("SECRET", SECRET), &[], Flags::default()).unwrap();
+    assert!(config.database.connection_string().unwrap().reveal().starts_with("postgres://edge@db/edge?password="));
+    assert!(config.database.can_change() && config.database.is_asked_for());
+    assert_eq!(config.traefik[0].authorization, Some(Secret::new("Bearer of-the-api")));
+    assert_eq!(config.traefik[1].authorization, Some(Secret::new("Basic dTpw")));
+    assert_eq!(config.webhooks.len(), 1);
+    for (file, said) in [
+        ("url_file = \"exec:vault\"", ":2: `exec:vault` does not name a command by its whole path; write exec:/"),
+        ("url_file = \"exec:/bin/false a\"", ":2: the command /bin/false failed (exit status: 1): it said nothing"),
+    ] {
+        let error = refused(&format!("[database]\n{file}"), &[]);
+        assert!(error.starts_with(said), "{error}");
+    }
+}
+
+#[test]
+fn a_login_is_read_again_from_where_it_came() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("database.url");
+    fs::write(&file, "postgres://a@db/edge").unwrap();
+    let named = format!("[database]\nurl_file = \"{}\"", file.display());
+    let credentials = directory.path().display().to_string();
+    for config in [
+        read(&named, &[], Flags::default()).unwrap(),
+        read("", &[("CREDENTIALS_DIRECTORY", &credentials)], Flags::default()).unwrap(),
+    ] {
+        fs::write(&file, "postgres://b@db/edge").unwrap();
+        assert!(config.database.can_change() && !config.database.is_asked_for());
+        assert_eq!(config.database.connection_string(), Some(Secret::new("postgres://a@db/edge")));
+        assert_eq!(config.database.read_again().unwrap(), Some(Secret::new("postgres://b@db/edge")));
+        fs::remove_file(&file).unwrap();
+        assert!(config.database.read_again().is_err());
+        fs::write(&file, "postgres://a@db/edge").unwrap();
+    }
+    let fixed = read("[database]\nurl = \"postgres://a@db/edge\"", &[], Flags::default()).unwrap();
+    assert!(!fixed.database.can_change());
 }

@@ -9,20 +9,21 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use charliehub_proto::traefik::since::Version;
 
 use super::{
-    Error, Secret, Traefik,
+    Error, Secret, Selector, Share, Traefik,
     settings::{Found, Place, secret_file},
 };
 
 pub(super) const REMEDY: &str = "write `instance` (its name in ?instance=) and `api` (such as http://127.0.0.1:8080)";
+
+/// What can be said of a Traefik whose API is not known.
+const WITHOUT_API: &[&str] = &["instance", "labels", "min_version", "share", "site"];
 
 /// One `[[traefik]]`, whole.
 pub(super) fn read(entry: &BTreeMap<String, Found>) -> Result<Traefik, Error> {
     let text = |key: &str| entry.get(key).map(Found::text).transpose();
     let instance = text("instance")?.unwrap_or_default();
     let api = entry.get("api").map(Found::url).transpose()?;
-    if let Some((_, found)) =
-        entry.iter().find(|(key, _)| api.is_none() && !["instance", "min_version"].contains(&key.as_str()))
-    {
+    if let Some((_, found)) = entry.iter().find(|(key, _)| api.is_none() && !WITHOUT_API.contains(&key.as_str())) {
         return Err(Error::new(&found.place, "it is about an API, and no `api` is given", REMEDY));
     }
     let (token, password) = (secret_of(entry, "token")?, secret_of(entry, "password")?);
@@ -52,7 +53,51 @@ pub(super) fn read(entry: &BTreeMap<String, Found>) -> Result<Traefik, Error> {
         ca_file,
         host: text("host")?,
         min_version,
+        selector: selector(entry)?,
     })
+}
+
+/// Which rows it is given; none: all.
+fn selector(entry: &BTreeMap<String, Found>) -> Result<Option<Selector>, Error> {
+    let mut selector = Selector::default();
+    if let Some(found) = entry.get("site") {
+        let site = found.text()?;
+        if !is_site(&site) {
+            let what = format!("`{site}` is not the name of a site");
+            return Err(Error::new(&found.place, what, "write it as in the table sites, such as berlin"));
+        }
+        selector.site = Some(site);
+    }
+    if let Some(found) = entry.get("labels") {
+        for text in found.list()? {
+            let label = text.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
+            let Some((key, value)) = label else {
+                let what = format!("`{text}` is not a label and its value");
+                return Err(Error::new(&found.place, what, "write each as \"tier=gold\""));
+            };
+            if selector.labels.insert(key.to_owned(), value.to_owned()).is_some() {
+                let what = format!("two values for the label `{key}`, and a row has one");
+                return Err(Error::new(&found.place, what, "keep one of them"));
+            }
+        }
+    }
+    if let Some(found) = entry.get("share") {
+        let share: Result<Share, _> = found.text()?.parse();
+        selector.share = Some(share.map_err(|error| {
+            let text = error.to_string();
+            let (what, remedy) = text.split_once("; ").unwrap_or((&text, "mend it"));
+            Error::new(&found.place, what, remedy)
+        })?);
+    }
+    Ok(Some(selector).filter(|selector| !selector.is_everything()))
+}
+
+/// As a constraint of the database has it.
+fn is_site(name: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let bytes = name.as_bytes();
+    let inner = bytes.iter().all(|byte| *byte == b'-' || edge(Some(byte)));
+    bytes.len() <= 32 && inner && edge(bytes.first()) && edge(bytes.last())
 }
 
 /// A secret of one `[[traefik]]`, from the key itself or from the file that `KEY_file` names.

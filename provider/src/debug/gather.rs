@@ -205,7 +205,7 @@ async fn read(
     }
     let history = Arc::new(History { changes, served: commit });
     sources.memory.history.store(Some(Arc::clone(&history)));
-    let withheld = match snapshot.and_then(|snapshot| Some((Arc::clone(snapshot.digest()), snapshot.withheld?))) {
+    let withheld = match sources.current.waiting() {
         Some(pair) => waiting(sources.memory, &client, pair).await?,
         None => Vec::new(),
     };

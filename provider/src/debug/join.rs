@@ -264,7 +264,8 @@ fn withheld(one: &Withheld) -> Noticed {
     };
     let text = format!("waits for an operator, and what is served is older: {why} (by {by})");
     let next = "Look at it below, then approve it if it is meant, or discard it:";
-    let mut noticed = plain(SignalKind::Withheld, Health::Attention, &format!("revision {n}"), text, next);
+    let place = one.part.as_ref().map_or_else(String::new, |part| format!(" in {part}"));
+    let mut noticed = plain(SignalKind::Withheld, Health::Attention, &format!("revision {n}{place}"), text, next);
     noticed.command = Some(format!("charliehub-provider approve {n}"));
     noticed.since = Some(one.at);
     noticed.links = vec![Link::Reason("withheld".to_owned())];

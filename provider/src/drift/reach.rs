@@ -7,8 +7,10 @@
 use charliehub_proto::traefik::rule::{Dialect, Expr, Matcher, Name, regexp, template};
 use regex::{Regex, RegexBuilder};
 
+use crate::compile::Listed;
+
 /// Rules of more alternatives are not judged.
-const MOST: usize = 1_000;
+const MOST: usize = 20_000;
 
 /// One alternative of a rule.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +77,12 @@ fn of(matcher: &Matcher, v2: bool) -> Option<Vec<Reach>> {
     match matcher.name {
         Name::HostSni if matcher.values.iter().any(|value| value == "*") => Some(vec![Reach::default()]),
         Name::Host | Name::HostHeader | Name::HostSni => each(&|value| host(Host::named(value, v2))),
+        Name::HostRegexp
+            if let [value] = matcher.values.as_slice()
+                && let Some(listed) = Listed::read(value) =>
+        {
+            listed.hosts().map(|name| host(Host::named(&name, false))).collect()
+        }
         Name::HostRegexp | Name::HostSniRegexp => each(&|value| {
             let pattern = if v2 { template::to_regexp(value, "[^.]+").ok()? } else { value.to_owned() };
             host(Host::like(pattern)?)
@@ -225,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_rule_of_too_many_alternatives_is_not_judged() {
-        let side = (0..40).map(|n| format!("Host(`{n}.org`)")).collect::<Vec<_>>().join(" || ");
+        let side = (0..200).map(|n| format!("Host(`{n}.org`)")).collect::<Vec<_>>().join(" || ");
         let expr = parse(&format!("({side}) && ({side})"), Dialect::Http).unwrap();
         assert!(reaches(&expr, Dialect::Http).is_none());
     }

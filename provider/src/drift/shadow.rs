@@ -117,7 +117,8 @@ impl<'a> Rivals<'a> {
     /// Whether a rule may be for one of the hosts.
     fn names(&self, rule: &str) -> bool {
         // In quotes a name can be written in many ways.
-        rule.contains('"') || self.hosts.as_ref().is_none_or(|hosts| hosts.is_match(rule))
+        let plain = rule.replace(r"\.", ".");
+        rule.contains('"') || self.hosts.as_ref().is_none_or(|hosts| hosts.is_match(&plain))
     }
 
     /// Who answers in the place of ours, and why.

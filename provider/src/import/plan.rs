@@ -104,7 +104,7 @@ impl Plan {
 
     /// Finds out what Traefik would have of it, and says which of the imported rows would be closed.
     fn compile(&mut self, existing: &Rows, settings: &Arc<Settings>) {
-        let mut compiler = Compiler::of(settings, existing.clone());
+        let mut compiler = Compiler::apart(settings, existing.clone());
         let written = self.writes.iter().map(|write| (key(&write.row), Some(Arc::new(write.row.clone()))));
         compiler.apply(written.collect());
         for write in &self.writes {
@@ -116,6 +116,16 @@ impl Plan {
             let routers = route.into_iter().flat_map(|route| &route.routers).map(|(_, router)| router.to_string());
             let origin = format!("{kind} {} of {}", write.router, write.file);
             self.objects.extend(name.into_iter().chain(routers).map(|name| (name, origin.clone())));
+            if let Row::Fragment(fragment) = &write.row
+                && let Some(drops) = dropped_when_twice(&fragment.kind, &fragment.name)
+            {
+                self.warnings.push(format!(
+                    "{} ({}): while a file has it too, Traefik takes it from neither, and {drops}: take it out of the file \
+                     before Traefik has both",
+                    write.row.name(),
+                    write.file
+                ));
+            }
             if let Some(State::Closed { reason }) = route.map(|route| &route.state) {
                 let holds =
                     if route.is_some_and(|route| route.routers.is_empty()) { "is left out" } else { "answers 503" };
@@ -125,6 +135,17 @@ impl Plan {
                 route.into_iter().flat_map(|route| &route.warnings).map(|said| format!("{}: {said}", write.row.name())),
             );
         }
+    }
+}
+
+/// What becomes of Traefik when two providers define this. The rest of what two providers name alike stands side by side.
+fn dropped_when_twice(kind: &str, name: &str) -> Option<&'static str> {
+    match (kind, name) {
+        ("tls.option", "default") => Some("refuses every handshake"),
+        ("tls.store", "default") => {
+            Some("answers with a certificate that nobody knows where a name has none of its own")
+        }
+        _ => None,
     }
 }
 

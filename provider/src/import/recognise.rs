@@ -108,7 +108,7 @@ fn http_row(pieces: &Pieces, router: &http::Router, settings: &Settings) -> Resu
     if let [first, rest @ ..] = chain
         && let Some(limit) = kind_of(first).and_then(|middleware| middleware.rate_limit.as_ref()).and_then(rate_limit)
     {
-        row.rate_limit = Some(limit);
+        row.rate_limit = Some(Box::new(limit));
         chain = rest;
     }
     if let [first, rest @ ..] = chain
@@ -276,7 +276,7 @@ fn proxies(row: &mut Domain, pieces: &Pieces, service: &Piece) -> bool {
     if balancer.pass_host_header == Some(false) {
         return false;
     }
-    (row.sticky, row.health_check) = (sticky, check);
+    (row.sticky, row.health_check) = (sticky.map(Box::new), check.map(Box::new));
     behind(row, backends);
     true
 }

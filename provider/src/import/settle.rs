@@ -178,7 +178,7 @@ fn is_router(kind: Kind) -> bool {
 
 impl Choice<'_> {
     fn find_present(&mut self) {
-        let compiler = Compiler::of(self.settings, self.existing.clone());
+        let compiler = Compiler::apart(self.settings, self.existing.clone());
         let running = compiled(&compiler);
         let same = |name: &Name, piece: &Piece| {
             running.get(name).is_some_and(|other| priority(other) == priority(piece))
@@ -231,7 +231,7 @@ impl Choice<'_> {
             let raw = fragments
                 .into_iter()
                 .map(|(_, fragment)| (Key::fragment(fragment.id), Arc::new(Row::Fragment(fragment))));
-            let compiler = Compiler::of(self.settings, rows.chain(raw));
+            let compiler = Compiler::apart(self.settings, rows.chain(raw));
             let running = compiled(&compiler);
             let mut ranked = BTreeMap::new();
             let mut given_up = BTreeMap::new();
@@ -286,7 +286,7 @@ impl Choice<'_> {
         [there.map(|(key, row)| (*key, Arc::clone(row))).collect::<Vec<_>>(), rows.collect()]
             .into_iter()
             .flat_map(|rows| {
-                let compiler = Compiler::of(self.settings, rows);
+                let compiler = Compiler::apart(self.settings, rows);
                 let routers = compiler.routes().flat_map(|(_, route)| &route.routers);
                 routers
                     .map(|(section, name)| {

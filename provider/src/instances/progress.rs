@@ -19,6 +19,8 @@ const SENT: usize = 32;
 const SOON: Duration = Duration::from_millis(200);
 /// It is not refused before this time is over, whatever its polls say.
 const REFUSED: Duration = Duration::from_secs(1);
+/// The same of one that runs nothing of ours: it may have started this moment, beside everything else on its machine.
+const FIRST: Duration = Duration::from_secs(3);
 /// Nor late before this.
 const LATE: Duration = Duration::from_secs(5);
 /// Between two looks while something is on its way: a share of the time since it was sent, and no less than this.
@@ -177,7 +179,8 @@ impl Progress {
         let usual = self.polls.get(magnitude(last.bytes)).copied().unwrap_or_default();
         let slow = last.polled.unwrap_or(now).duration_since(last.at) > SOON.max(usual * 4);
         let digest = Arc::clone(&last.digest);
-        if slow && waited > REFUSED.max(self.reload * 2) && self.stage != Stage::Refused {
+        let patience = if self.running.is_some() { REFUSED } else { FIRST };
+        if slow && waited > patience.max(self.reload * 2) && self.stage != Stage::Refused {
             self.stage = Stage::Refused;
             return Some(News::Refused { digest });
         }
@@ -321,6 +324,15 @@ mod tests {
         story.sent("c", 20_000);
         assert_eq!(story.looked("a", 21_800), None, "0.95 s is longer than half of it");
         assert_eq!(story.looked("a", 23_300), Some(News::Refused { digest: "c".into() }));
+    }
+
+    #[test]
+    fn one_that_runs_nothing_yet_is_given_time_to_start() {
+        let mut story = Story::new();
+        story.sent("a", 0);
+        story.polled(1_500);
+        assert_eq!(story.looked("", 2_900), None);
+        assert_eq!(story.looked("", 3_100), Some(News::Refused { digest: "a".into() }));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::mask::mask;
 
-/// Chains within each other, and middlewares in all; Traefik refuses chains that go in circles.
-const MAX_DEPTH: usize = 16;
+/// Chains, or parents, within each other; Traefik refuses those that go in circles.
+pub(super) const MAX_DEPTH: usize = 16;
+/// Middlewares in all.
 const MOST: usize = 1_000;
 
 /// A middleware, and whether the request ends there.

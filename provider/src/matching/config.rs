@@ -48,6 +48,11 @@ impl Router {
     pub(super) fn expr(&self, dialect: Dialect) -> Option<&Expr> {
         self.parsed.get_or_init(|| parse(&self.rule, dialect).ok()).as_ref()
     }
+
+    /// Whether it is a child of this router of ours.
+    pub(super) fn is_below(&self, name: &str) -> bool {
+        self.parent_refs.iter().any(|parent| own(parent) == Some(name))
+    }
 }
 
 impl Config {

@@ -12,7 +12,7 @@ use charliehub_proto::{
 use tokio_postgres::{GenericClient, types::Type};
 
 use crate::{
-    compile::{Compiler, Settings},
+    compile::{Compiler, Settings, row_of},
     row::{Key, Row, Rows, Table},
     store::{
         read::by_key,
@@ -20,10 +20,11 @@ use crate::{
     },
 };
 
-/// Completes an answer by what stands behind its router.
+/// Completes an answer by what stands behind its router, for a request to `host`.
 pub async fn find(
     client: &impl GenericClient,
     settings: &Arc<Settings>,
+    host: &str,
     answering: &mut Answering,
 ) -> Result<(), tokio_postgres::Error> {
     const FRAGMENTS: &str = "SELECT kind FROM charliehub.fragments
@@ -33,11 +34,13 @@ pub async fn find(
         answering.fragment = Some(MatchedFragment { kind: row.try_get(0)?, name: answering.router.clone() });
         return Ok(());
     }
+    // Of one that several rows share, what that of the host's row would be called.
+    let router = row_of(&answering.router, host).unwrap_or_else(|| answering.router.clone());
     let of_hosts = format!("SELECT {} FROM charliehub.domains t WHERE t.domain = ANY($1)", select(Table::Domains));
-    let rows = client.query_typed(&of_hosts, &[(&hosts(&answering.router), Type::TEXT_ARRAY)]).await?;
+    let rows = client.query_typed(&of_hosts, &[(&hosts(&router), Type::TEXT_ARRAY)]).await?;
     let rows = by_key(rows.iter().filter_map(|row| decode(Table::Domains, row, 0)));
-    let compiler = Compiler::of(settings, rows.clone());
-    let Some((id, row)) = owner(&compiler, &rows, &answering.router) else { return Ok(()) };
+    let compiler = Compiler::apart(settings, rows.clone());
+    let Some((id, row)) = owner(&compiler, &rows, &router) else { return Ok(()) };
     if let Row::Domain(row) = row {
         // Without a page of ours it is a service without servers, as a closed one.
         if row.status == Status::Maintenance && answering.outcome == MatchOutcome::Closed {

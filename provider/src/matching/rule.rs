@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::request::Request;
+use crate::compile::Listed;
 
 /// `None`: it depends on the client's address, and nobody said which it is.
 pub(super) fn holds(expr: &Expr, dialect: Dialect, request: &Request) -> Option<bool> {
@@ -45,6 +46,12 @@ fn takes(matcher: &Matcher, dialect: Dialect, request: &Request) -> Option<bool>
     };
     Some(match matcher.name {
         Name::Host | Name::HostHeader => any(&|value| is_host(value, &request.host, !v2)),
+        Name::HostRegexp
+            if let [value] = values.as_slice()
+                && let Some(listed) = Listed::read(value) =>
+        {
+            listed.takes(&request.host)
+        }
         Name::HostRegexp => any(&|value| fits(value, "[^.]+", request.host.as_bytes())),
         Name::Path if v2 => any(&|value| fits(value, "[^/]+", &request.path)),
         Name::Path => any(&|value| value.as_bytes() == request.path),

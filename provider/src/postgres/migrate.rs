@@ -8,7 +8,7 @@
 
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
 
 use super::OLDEST;
@@ -36,6 +36,8 @@ pub(super) static FILES: &[File] = files! {
     8 "0008_instances"
     9 "0009_validators"
     10 "0010_sites"
+    11 "0011_parts"
+    12 "0012_history_pieces"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.
@@ -104,6 +106,24 @@ pub fn newest() -> i32 {
     FILES.last().map_or(0, |last| last.version)
 }
 
+/// What this build would apply: version, name, and the hash that is kept of it.
+pub fn files() -> impl Iterator<Item = (i32, &'static str, [u8; 32])> {
+    FILES.iter().map(|file| (file.version, file.name, Sha256::digest(file.sql).into()))
+}
+
+/// Applies what is missing up to `version`, all in the caller's transaction: for a schema that nobody uses yet, or that comes
+/// with what else the transaction does. Holds the lock of all who migrate to its end.
+pub async fn within(transaction: &Transaction<'_>, version: i32) -> Result<(), Error> {
+    let first = FILES.first().map_or("", |file| file.name);
+    lock(transaction).await.map_err(|error| Error::step(first, error))?;
+    for file in FILES.iter().filter(|file| file.version <= version) {
+        if !is_applied(transaction, file).await? {
+            step(transaction, file).await.map_err(|error| Error::step(file.name, error))?;
+        }
+    }
+    Ok(())
+}
+
 /// Applies what is missing. `client` is a connection of the owner, on which no role was assumed.
 pub async fn migrate(client: &mut Client) -> Result<Applied, Error> {
     check_version(client).await?;
@@ -152,25 +172,32 @@ async fn is_applied(client: &impl tokio_postgres::GenericClient, file: &File) ->
 
 /// False when another provider was quicker.
 async fn apply(client: &mut Client, file: &File) -> Result<bool, Error> {
-    let step = |error| Error::step(file.name, error);
-    let transaction = client.transaction().await.map_err(step)?;
-    let lock = format!("SET LOCAL ROLE NONE; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock({LOCK})");
-    transaction.batch_execute(&lock).await.map_err(step)?;
+    let failed = |error| Error::step(file.name, error);
+    let transaction = client.transaction().await.map_err(failed)?;
+    lock(&transaction).await.map_err(failed)?;
     if is_applied(&transaction, file).await? {
         return Ok(false);
     }
-    prepare(&transaction).await.map_err(step)?;
-    transaction.batch_execute(file.sql).await.map_err(step)?;
-    let hash = Sha256::digest(file.sql);
-    transaction
-        .execute_typed(
-            "INSERT INTO charliehub.schema_migrations (version, name, sha256) VALUES ($1, $2, $3)",
-            &[(&file.version, Type::INT4), (&file.name, Type::TEXT), (&hash.as_slice(), Type::BYTEA)],
-        )
-        .await
-        .map_err(step)?;
-    transaction.commit().await.map_err(step)?;
+    step(&transaction, file).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)?;
     Ok(true)
+}
+
+async fn lock(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+    // The role of the login, which `ALTER ROLE .. SET role` may have made the owner's: two logins that take turns.
+    let lock =
+        format!("SET LOCAL role TO DEFAULT; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock({LOCK})");
+    transaction.batch_execute(&lock).await
+}
+
+async fn step(transaction: &Transaction<'_>, file: &File) -> Result<(), tokio_postgres::Error> {
+    const APPLIED: &str = "INSERT INTO charliehub.schema_migrations (version, name, sha256) VALUES ($1, $2, $3)";
+    prepare(transaction).await?;
+    transaction.batch_execute(file.sql).await?;
+    let hash = Sha256::digest(file.sql);
+    let line: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&file.version, Type::INT4), (&file.name, Type::TEXT), (&hash.as_slice(), Type::BYTEA)];
+    transaction.execute_typed(APPLIED, &line).await.map(drop)
 }
 
 /// The schema and the list of what was applied: not a migration, since it is where they are written down.

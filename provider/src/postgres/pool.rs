@@ -4,7 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use deadpool_postgres::{Connect, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use deadpool_postgres::{
+    Connect, Hook, HookError, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -28,9 +30,15 @@ impl Pool {
         let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager =
             Manager::from_connect(tokio_postgres::Config::new(), Opening { database: database.clone() }, config);
-        let mut inner = deadpool_postgres::Pool::builder(manager).max_size(max).wait_timeout(Some(PATIENCE));
-        if let Some(limit) = database.inner.timeout {
-            let hosts = u32::try_from(database.inner.hosts.len()).unwrap_or(u32::MAX);
+        let renewed = database.renewed();
+        let current = Hook::sync_fn(move |_, metrics| {
+            if metrics.created >= *renewed.borrow() { Ok(()) } else { Err(HookError::message("of an older login")) }
+        });
+        let mut inner =
+            deadpool_postgres::Pool::builder(manager).max_size(max).wait_timeout(Some(PATIENCE)).pre_recycle(current);
+        let reaching = database.inner.load();
+        if let Some(limit) = reaching.timeout {
+            let hosts = u32::try_from(reaching.hosts.len()).unwrap_or(u32::MAX);
             inner = inner.create_timeout(Some(limit.saturating_mul(hosts)));
         }
         #[expect(clippy::expect_used, reason = "build fails only where timeouts are set and the runtime is not")]
@@ -40,10 +48,14 @@ impl Pool {
 
     /// An idle connection, or a new one. Errors are those of [`Database::connect`].
     pub async fn get(&self) -> Result<Pooled, Error> {
-        self.inner.get().await.map_err(|error| match (error, self.database.first()) {
-            (PoolError::Backend(error), Some(config)) => Error::connecting(config, error),
-            (PoolError::Timeout(TimeoutType::Wait), _) => Error::Exhausted(PATIENCE),
-            _ => Error::Silent { at: self.database.display(), after: self.database.inner.timeout.unwrap_or(PATIENCE) },
+        let got = self.inner.get().await;
+        got.map_err(|error| {
+            let reaching = self.database.inner.load();
+            match (error, reaching.hosts.first()) {
+                (PoolError::Backend(error), Some(config)) => self.database.connecting(config, error),
+                (PoolError::Timeout(TimeoutType::Wait), _) => Error::Exhausted(PATIENCE),
+                _ => Error::Silent { at: self.database.display(), after: reaching.timeout.unwrap_or(PATIENCE) },
+            }
         })
     }
 
@@ -69,7 +81,7 @@ impl Connect for Opening {
 impl Opening {
     /// The hosts in their order. The last one has no deadline here: the pool's own is over all of them.
     async fn open(&self) -> Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error> {
-        let inner = &self.database.inner;
+        let inner = self.database.inner.load_full();
         let mut hosts = inner.hosts.iter().peekable();
         loop {
             let mut config = hosts.next().cloned().unwrap_or_default();

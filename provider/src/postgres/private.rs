@@ -118,10 +118,10 @@ impl Private {
     }
 
     /// The server that a running provider has for `data_dir`: for command lines. None when there is none, or it is not
-    /// ours to see.
+    /// ours to reach.
     pub fn attach(data_dir: &Path) -> Option<Database> {
         let cluster = data_dir.join("postgres").canonicalize().ok()?;
-        let living = Living::find(&cluster)?;
+        let living = Living::find(&cluster).or_else(|| Living::answering(&cluster))?;
         Database::local(&living.sockets, USER, DATABASE).ok()
     }
 

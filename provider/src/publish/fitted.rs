@@ -4,8 +4,11 @@
 //! refuses a row's router, or a whole config, the rows to blame are held back from it, and from nobody else: an earlier version
 //! that worked is served again where it is no more open than the newest, else the place answers 503. A row is given again
 //! when it changes, when what other providers told the instance does, and when an operator says so.
+//!
+//! One that is older or newer than what all are taken for is given all of it in the routers that it has: with parents or without.
 
 mod earlier;
+mod given;
 mod suspects;
 
 use std::{
@@ -24,6 +27,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(super) use self::given::Given;
 use self::suspects::{Next, Suspects};
 use super::Change;
 use crate::{
@@ -87,7 +91,7 @@ pub(super) struct Fit {
     refused: BTreeSet<(&'static str, String)>,
     others: u64,
     /// What it is given, where that is not what all get.
-    own: Option<Compiler>,
+    own: Option<Given>,
 }
 
 impl Fit {
@@ -113,14 +117,14 @@ impl Fit {
     pub(super) fn give(
         &mut self,
         rows: &Rows,
-        changed: &[Change],
+        given: &[Change],
         revision: i64,
-        settings: &Arc<Settings>,
-    ) -> Option<&Compiler> {
+        shared: &Compiler,
+    ) -> Option<&mut Given> {
         let mut before = BTreeMap::new();
-        for (key, was) in changed {
-            let given = self.held.get(key).map_or(was, |hold| &hold.instead);
-            before.entry(*key).or_insert_with(|| given.clone());
+        for (key, was) in given {
+            let was = self.held.get(key).map_or(was, |hold| &hold.instead);
+            before.entry(*key).or_insert_with(|| was.clone());
         }
         let changed: BTreeSet<Key> = before.keys().copied().collect();
         self.held.retain(|key, hold| rows.get(key).is_some_and(|row| Arc::ptr_eq(row, &hold.row) || *row == hold.row));
@@ -133,7 +137,7 @@ impl Fit {
             // What it was before both is what it was before the first.
             second.before.extend(first.before);
         }
-        self.fit(rows, revision, settings)
+        self.fit(rows, Some(given), revision, shared)
     }
 
     /// Finds the fragments of `rows` that are too new for its version.
@@ -162,11 +166,20 @@ impl Fit {
     }
 
     /// Compiles the rows as this instance takes them.
-    fn fit(&mut self, rows: &Rows, revision: i64, settings: &Arc<Settings>) -> Option<&Compiler> {
+    fn fit(&mut self, rows: &Rows, changed: Option<&[Change]>, revision: i64, shared: &Compiler) -> Option<&mut Given> {
         self.find_too_new(rows, revision);
-        if self.held.is_empty() && self.too_new.is_empty() {
+        let whole = self.held.is_empty() && self.too_new.is_empty();
+        let all = shared.configured();
+        let nested = self.version.unwrap_or(self.floor).has_parents();
+        if whole && (all.nested == nested || !all.nested && !shared.would_nest()) {
             self.own = None;
             return None;
+        }
+        self.own = self.own.take().filter(|own| own.compiler().configured().nested == nested);
+        let own = self.own.get_or_insert_with(|| Given::new(&Arc::new(Settings { nested, ..(**all).clone() })));
+        if whole {
+            own.all(rows, changed);
+            return self.own.as_mut();
         }
         let mut closed: BTreeMap<Key, String> =
             self.too_new.iter().map(|(key, hold)| (*key, hold.reason.clone())).collect();
@@ -178,16 +191,8 @@ impl Fit {
                 None => drop(closed.insert(*key, hold.reason.clone())),
             }
         }
-        let own = self.own.get_or_insert_with(|| Compiler::new(Arc::clone(settings)));
-        let differ = |(key, row): (&Key, &Arc<Row>)| {
-            let same = own.rows().get(key).is_some_and(|has| Arc::ptr_eq(has, row) || has == row);
-            (!same).then(|| (*key, Some(Arc::clone(row))))
-        };
-        let mut changes: Vec<Change> = fitting.iter().filter_map(differ).collect();
-        changes.extend(own.rows().keys().filter(|key| !fitting.contains_key(key)).map(|key| (*key, None)));
-        own.apply(changes);
-        own.shut(closed);
-        self.own.as_ref()
+        own.instead(&fitting, closed);
+        self.own.as_mut()
     }
 
     /// What it is given from now on ran before we were started, so it takes it.
@@ -229,9 +234,10 @@ impl Fit {
         }
         let mut changed = false;
         for router in refused(found) {
-            let Some(key) = judge.owner(router) else { continue };
             let regressed = took && !was_refused.contains(&(router.protocol, router.name.clone()));
-            changed |= self.blame(key, router, &before, regressed, judge);
+            for key in judge.owners(self.own.as_ref().map(Given::compiler), router, &before) {
+                changed |= self.blame(key, router, &before, regressed, judge);
+            }
         }
         if others != found.others {
             changed |= self.release(|_, hold| hold.instead.is_none() && hold.others != found.others);
@@ -345,8 +351,8 @@ impl Fit {
     }
 
     /// Compiles again what it is given, after what was heard.
-    pub(super) fn refit(&mut self, rows: &Rows, revision: i64, settings: &Arc<Settings>) -> Option<&Compiler> {
-        self.fit(rows, revision, settings)
+    pub(super) fn refit(&mut self, rows: &Rows, revision: i64, shared: &Compiler) -> Option<&mut Given> {
+        self.fit(rows, None, revision, shared)
     }
 
     /// What it does not take, for the next start: without it the next start would find it all out again.
@@ -398,9 +404,12 @@ pub(super) struct Judge<'j> {
 }
 
 impl Judge<'_> {
-    fn owner(&self, faulty: &Faulty) -> Option<Key> {
-        let name = faulty.name.strip_suffix("@http")?;
-        self.compiler.who_has(faulty.protocol, faulty.kind, name)
+    /// Whose router it is. Of several rows that share it those that changed are to blame, if any did.
+    fn owners(&self, own: Option<&Compiler>, faulty: &Faulty, before: &BTreeMap<Key, Option<Arc<Row>>>) -> Vec<Key> {
+        let Some(name) = faulty.name.strip_suffix("@http") else { return Vec::new() };
+        let all = own.unwrap_or(self.compiler).who_has(faulty.protocol, faulty.kind, name);
+        let changed: Vec<Key> = all.iter().filter(|key| before.contains_key(key)).copied().collect();
+        if changed.is_empty() { all } else { changed }
     }
 
     fn may_go_back(&self, key: &Key) -> bool {
@@ -422,6 +431,16 @@ impl Judge<'_> {
 /// The routers that the instance does not run.
 fn refused(found: &Found) -> impl Iterator<Item = &Faulty> {
     found.faulty.iter().filter(|one| one.kind == "routers" && one.status == "disabled" && one.name.ends_with("@http"))
+}
+
+/// What people call several rows: the first few, and how many more there are.
+pub fn owners(rows: &Rows, keys: &[Key]) -> Option<Owner> {
+    const NAMED: usize = 3;
+    let few: Vec<Owner> = keys.iter().take(NAMED).filter_map(|key| Some(owner(*key, rows.get(key)?))).collect();
+    let names = few.iter().map(|owner| owner.name.as_str()).collect::<Vec<_>>().join(", ");
+    let more = keys.len().saturating_sub(NAMED);
+    let name = if more > 0 { format!("{names} and {more} more") } else { names };
+    few.into_iter().next().map(|first| Owner { name, ..first })
 }
 
 /// What people call the row of a key.

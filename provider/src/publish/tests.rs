@@ -78,10 +78,11 @@ impl Edge {
 
     /// A new revision with these changes, which is read.
     fn commit(&mut self, changes: impl IntoIterator<Item = (Key, Option<Row>)>) -> Outcome {
-        let changes: Vec<Fetched> = changes.into_iter().map(|(key, row)| Fetched { key, row, hash: 0 }).collect();
+        let changes: Vec<Fetched> =
+            changes.into_iter().map(|(key, row)| Fetched { key, row: row.map(Arc::new), hash: 0 }).collect();
         for fetched in &changes {
             match fetched.row.clone() {
-                Some(row) => drop(self.rows.insert(fetched.key, Arc::new(row))),
+                Some(row) => drop(self.rows.insert(fetched.key, row)),
                 None => drop(self.rows.remove(&fetched.key)),
             }
         }
@@ -94,7 +95,7 @@ impl Edge {
 
     /// All rows of the newest revision are read.
     fn read_all(&mut self) -> Outcome {
-        let fetched = |(key, row): (&Key, &Arc<Row>)| Fetched { key: *key, row: Some((**row).clone()), hash: 0 };
+        let fetched = |(key, row): (&Key, &Arc<Row>)| Fetched { key: *key, row: Some(Arc::clone(row)), hash: 0 };
         let rows = self.rows.iter().map(fetched).collect();
         let held = held(self.history.len());
         let reading = Reading { held, everything: true, forked: false, at: None, rows };
@@ -384,13 +385,18 @@ fn a_start_whose_rows_are_forgotten_keeps_the_bytes() {
 #[test]
 fn a_start_with_the_same_rows_serves_the_same_bytes() {
     let before = Edge::of_ten();
-    let good = left_behind(&before);
-    let mut edge = Edge::new();
-    (edge.rows, edge.history) = (good.rows.clone(), vec![good.rows.clone()]);
-    let bytes = Arc::clone(&good.encoded);
-    edge.publisher.resume(good);
-    assert!(matches!(edge.read_all(), Outcome::Served(_)));
-    assert!(Arc::ptr_eq(&edge.current.load().unwrap().encoded, &bytes));
+    for known in [true, false] {
+        let mut good = left_behind(&before);
+        let mut edge = Edge::new();
+        (edge.rows, edge.history) = (good.rows.clone(), vec![good.rows.clone()]);
+        if !known {
+            good.rows = Rows::new();
+        }
+        let bytes = Arc::clone(&good.encoded);
+        edge.publisher.resume(good);
+        assert!(matches!(edge.read_all(), Outcome::Served(_)));
+        assert!(Arc::ptr_eq(&edge.current.load().unwrap().encoded, &bytes));
+    }
 }
 
 #[test]

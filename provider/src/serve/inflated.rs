@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use flate2::{Decompress, FlushDecompress};
+use flate2::{Decompress, FlushDecompress, Status};
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::snapshot::encode::Encoded;
+use crate::snapshot::encode::{Encoded, Reader};
 
 /// As every gzip has it.
 const WINDOW_BITS: u8 = 15;
@@ -19,14 +19,14 @@ const FRAME: usize = 64 << 10;
 
 /// What a gzip member decompresses to, `left` bytes of it yet.
 pub(super) struct Inflated {
-    gzip: Bytes,
+    gzip: Reader,
     left: usize,
     state: Decompress,
 }
 
 impl Inflated {
     pub(super) fn new(encoded: &Encoded) -> Self {
-        let (gzip, left) = (encoded.gzip.clone(), encoded.length);
+        let (gzip, left) = (encoded.gzip.reader(), encoded.length);
         Self { gzip, left, state: Decompress::new_gzip(WINDOW_BITS) }
     }
 }
@@ -39,11 +39,18 @@ impl Body for Inflated {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
         let mut plain = Vec::with_capacity(FRAME.min(this.left));
-        let before = this.state.total_in();
-        let done = this.state.decompress_vec(&this.gzip, &mut plain, FlushDecompress::None);
-        this.gzip.advance(usize::try_from(this.state.total_in() - before).unwrap_or_default());
+        let full = plain.capacity();
+        while plain.len() < full && this.gzip.has_remaining() {
+            let before = this.state.total_in();
+            let done = this.state.decompress_vec(this.gzip.chunk(), &mut plain, FlushDecompress::None);
+            let taken = usize::try_from(this.state.total_in() - before).unwrap_or_default();
+            this.gzip.advance(taken);
+            if !matches!(done, Ok(Status::Ok)) {
+                break;
+            }
+        }
         this.left = this.left.saturating_sub(plain.len());
-        let frame = (done.is_ok() && !plain.is_empty()).then(|| Ok(Frame::data(plain.into())));
+        let frame = (!plain.is_empty()).then(|| Ok(Frame::data(plain.into())));
         Poll::Ready(frame)
     }
 

@@ -11,13 +11,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::{Connection, Server, inflated::Inflated};
+use super::{Connection, Server, inflated::Inflated, pieces::Pieces};
 use crate::{
     api::problem::Problem,
-    auth::{Need, Pass},
-    hold::Sent,
+    auth::{self, Caller, Need, Pass, Refusal},
+    hold::{Sent, spread},
     instances::{Instance, Outcome},
     snapshot::{Snapshot, accepts_gzip, encode::Encoded},
+    tls::{Fault, Kind},
 };
 
 /// So long the first answer to an instance may wait for its version.
@@ -42,7 +43,7 @@ struct Poll<'a> {
 }
 
 impl Server {
-    pub(super) async fn poll(&self, connection: &Connection, request: &Request<Incoming>) -> Response<Body> {
+    pub(super) async fn poll(&self, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
         match self.answer_poll(connection, request).await {
             Ok(response) => {
                 self.polled.increment(1);
@@ -55,21 +56,12 @@ impl Server {
     async fn answer_poll(
         &self,
         connection: &Connection,
-        request: &Request<Incoming>,
+        request: Request<Incoming>,
     ) -> Result<Response<Body>, Problem> {
         let headers = request.headers();
         let poll = Poll::parse(request.uri().query().unwrap_or_default())?;
         let asked = poll.wait.min(self.max_wait);
-        if !self.admit(connection, headers, &poll, asked).await? {
-            return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                "This token may not do this",
-                format!("the token speaks for another instance than `{}`", poll.instance),
-            )
-            .field("instance")
-            .remedy("use the name that the token was made for, as --subject said"));
-        }
+        self.admit(connection, headers, &poll, asked).await?;
         let (instance, sent) = self.remembered(connection, poll.instance);
         let fresh = sent.is_none();
         // Behind a pooling proxy a connection identifies nobody.
@@ -81,47 +73,55 @@ impl Server {
             None => sent,
         };
         let conditional = headers.contains_key(header::IF_NONE_MATCH);
-        let (snapshot, outcome, held) = self.hold(&instance, known.as_deref(), wait).await?;
-        if outcome != Outcome::Immediate {
+        let gzip = accepts_gzip(headers.get(header::ACCEPT_ENCODING));
+        let shows = request.method() == Method::GET;
+        let now = self.at_once(&instance, known.as_deref(), wait).await;
+        let (snapshot, outcome, held) = if let Some(snapshot) = now {
+            (snapshot, Outcome::Immediate, Duration::ZERO)
+        } else {
+            let who = auth::credentials(headers);
+            // It shares the buffer that it was read into: thousands of polls would keep theirs.
+            drop(request);
+            let news = self.hold(&instance, known.as_deref(), wait).await?;
             // A token revoked meanwhile gets nothing any more.
-            self.auth.check(headers, Need::Traefik, connection.peer.ip()).await?;
-        }
+            self.auth.check(&who, Need::Traefik, connection.peer.ip(), connection.certificate()).await?;
+            news
+        };
         instance.answered(&snapshot, outcome, held, asked, fresh);
-        if request.method() == Method::GET {
+        if shows {
             let mut memory = connection.memory.lock().unwrap_or_else(PoisonError::into_inner);
             memory.sent.remember(&instance.name, snapshot.digest());
         }
         if conditional && known.as_deref() == Some(&**snapshot.digest()) {
             return Ok(respond(&snapshot, StatusCode::NOT_MODIFIED, None, false));
         }
-        let gzip = accepts_gzip(headers.get(header::ACCEPT_ENCODING));
         Ok(respond(&snapshot, StatusCode::OK, Some(body(&snapshot.encoded, gzip)), gzip))
     }
 
-    /// Whether the caller may poll as this instance; `Err` when it may not poll at all.
+    /// Whether the caller may poll as this instance.
     async fn admit(
         &self,
         connection: &Connection,
         headers: &HeaderMap,
         poll: &Poll<'_>,
         wait: Duration,
-    ) -> Result<bool, Problem> {
-        let may = |pass: &Pass| pass.caller.subject.as_deref().is_none_or(|subject| subject == poll.instance);
+    ) -> Result<(), Problem> {
         {
             let memory = connection.memory.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(pass) = memory.pass.as_ref().filter(|pass| pass.holds(&self.auth, headers, Instant::now())) {
-                return Ok(may(pass));
+                return may_poll_as(&pass.caller, poll.instance);
             }
         }
         // Before the database answered for the first time nobody can say that a token is wrong, and a refusal would make
         // Traefik back off for long.
-        if timeout(wait, self.auth.known()).await.is_err() {
+        let by_token = connection.certificate().is_none() || headers.contains_key(header::AUTHORIZATION);
+        if by_token && timeout(wait, self.auth.known()).await.is_err() {
             return Err(self.never_configured());
         }
-        let pass = self.auth.pass(headers, Need::Traefik, connection.peer.ip()).await?;
-        let may = may(&pass);
+        let pass = self.auth.pass(headers, Need::Traefik, connection.peer.ip(), connection.certificate()).await?;
+        let may = may_poll_as(&pass.caller, poll.instance);
         connection.memory.lock().unwrap_or_else(PoisonError::into_inner).pass = Some(pass);
-        Ok(may)
+        may
     }
 
     fn remembered(&self, connection: &Connection, name: &str) -> (Arc<Instance>, Option<Arc<str>>) {
@@ -134,6 +134,16 @@ impl Server {
         (instance, sent)
     }
 
+    /// What is there for one that knows `known`; `None`: it has to wait.
+    async fn at_once(&self, instance: &Instance, known: Option<&str>, wait: Duration) -> Option<Arc<Snapshot>> {
+        if self.current.has_own(&instance.name) {
+            // What it takes depends on its version, which its API is being asked for.
+            drop(timeout(VERSION.min(wait), instance.known()).await);
+        }
+        let now = self.current.load_for(&instance.name)?;
+        (wait.is_zero() || known != Some(now.digest())).then_some(now)
+    }
+
     /// Waits for a config other than `known`, for `wait` at most. `Err`: there has never been one.
     async fn hold(
         &self,
@@ -141,17 +151,7 @@ impl Server {
         known: Option<&str>,
         wait: Duration,
     ) -> Result<(Arc<Snapshot>, Outcome, Duration), Problem> {
-        if self.current.has_own(&instance.name) {
-            // What it takes depends on its version, which its API is being asked for.
-            drop(timeout(VERSION.min(wait), instance.known()).await);
-        }
-        let now = self.current.load_for(&instance.name);
-        match &now {
-            Some(snapshot) if wait.is_zero() || known != Some(snapshot.digest()) => {
-                return Ok((Arc::clone(snapshot), Outcome::Immediate, Duration::ZERO));
-            }
-            _ => {}
-        }
+        let wait = spread(wait, rand::random());
         let _held = instance.hold();
         let mut watch = HangUp { instance, since: Instant::now(), answered: false };
         let news = timeout(wait, self.current.other_than(&instance.name, known));
@@ -161,17 +161,15 @@ impl Server {
         };
         watch.answered = true;
         let held = watch.since.elapsed();
-        match (news, now) {
-            (Some(snapshot), _) => Ok((snapshot, Outcome::Changed, held)),
-            // The digest is the same, but the revision may be newer.
-            (None, Some(before)) => {
-                Ok((self.current.load_for(&instance.name).unwrap_or(before), Outcome::Unchanged, held))
-            }
-            (None, None) => {
-                instance.count(Outcome::Unavailable);
-                Err(self.never_configured())
-            }
+        if let Some(snapshot) = news {
+            return Ok((snapshot, Outcome::Changed, held));
         }
+        // The digest is the same, but the revision may be newer.
+        if let Some(snapshot) = self.current.load_for(&instance.name) {
+            return Ok((snapshot, Outcome::Unchanged, held));
+        }
+        instance.count(Outcome::Unavailable);
+        Err(self.never_configured())
     }
 
     fn never_configured(&self) -> Problem {
@@ -203,6 +201,21 @@ impl<'a> Poll<'a> {
     }
 }
 
+/// A token may be for one instance; a certificate always is.
+fn may_poll_as(caller: &Caller, instance: &str) -> Result<(), Problem> {
+    if caller.subject.as_deref().is_none_or(|subject| subject == instance) {
+        return Ok(());
+    }
+    if caller.certified {
+        let fault = Fault::Other { role: Kind::Traefik, name: instance.to_owned() };
+        return Err(Problem::from(Refusal::Certificate { who: caller.name.clone(), fault }).field("instance"));
+    }
+    let detail = format!("the token speaks for another instance than `{instance}`");
+    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "This token may not do this", detail)
+        .field("instance")
+        .remedy("use the name that the token was made for, as --subject said"))
+}
+
 /// As the database's `ch_name` has it.
 fn is_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
@@ -211,10 +224,11 @@ fn is_name(name: &str) -> bool {
 }
 
 fn body(encoded: &Encoded, gzip: bool) -> Body {
-    match gzip {
-        true => encoded.gzip.clone().into(),
-        false if encoded.is_large() => Body::new(Inflated::new(encoded)),
-        false => encoded.identity().into(),
+    match (gzip, encoded.gzip.single()) {
+        (true, Some(one)) => one.clone().into(),
+        (true, None) => Body::new(Pieces::new(&encoded.gzip)),
+        (false, _) if encoded.is_large() => Body::new(Inflated::new(encoded)),
+        (false, _) => encoded.identity().into(),
     }
 }
 

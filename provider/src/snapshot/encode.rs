@@ -5,12 +5,13 @@
 //! tells which config it runs.
 //!
 //! A change costs what changed: the entries of a section are in [`chunk`]s, each hashed and compressed on its own, and a
-//! [`Draft`] keeps those that a change left alone. What remains to be done for all is to put the compressed chunks one
-//! behind the other.
+//! [`Draft`] keeps those that a change left alone. What remains to be done for all is to list the compressed chunks one
+//! behind the other: they are not copied, but [`Joined`], and sent from where they are.
 
 mod chunk;
 mod crc;
 mod deflate;
+mod joined;
 #[cfg(test)]
 mod tests;
 
@@ -22,16 +23,19 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-pub use self::deflate::gzip;
 use self::{chunk::Chunk, deflate::Member};
-use super::disk::gunzip;
+pub use self::{
+    deflate::gzip,
+    joined::{Joined, Reader},
+};
+use super::disk::inflate;
 use crate::compile::{Changes, Pieces, Section};
 
 /// The middleware that tells, by Traefik's API, which config an instance runs.
 pub const MARKER: &str = "charliehub-revision";
 
 /// Told apart from every other use of SHA-256, and from other ways to cut.
-const DOMAIN: &[u8] = b"charliehub config 2\0";
+const DOMAIN: &[u8] = b"charliehub config 4\0";
 /// A body up to this is kept decompressed once somebody asked for it so.
 const SMALL: usize = 1 << 20;
 
@@ -40,21 +44,16 @@ const SMALL: usize = 1 << 20;
 pub struct Encoded {
     /// Names the config: equal exactly when the canonical bytes without the marker are.
     pub digest: Arc<str>,
-    pub gzip: Bytes,
+    pub gzip: Joined,
     /// How long it is decompressed.
     pub length: usize,
     identity: OnceLock<Bytes>,
 }
 
 impl Encoded {
-    /// From bytes that were kept.
-    pub fn of(digest: Arc<str>, identity: Bytes, gzip: Bytes) -> Self {
-        let length = identity.len();
-        let encoded = Self { digest, gzip, length, identity: OnceLock::new() };
-        if !encoded.is_large() {
-            encoded.identity.get_or_init(|| identity);
-        }
-        encoded
+    /// From compressed bytes that were kept, `length` when they are decompressed.
+    pub fn compressed(digest: Arc<str>, gzip: impl Into<Joined>, length: usize) -> Self {
+        Self { digest, gzip: gzip.into(), length, identity: OnceLock::new() }
     }
 
     /// The bytes, decompressed.
@@ -72,7 +71,7 @@ impl Encoded {
 
     fn decompressed(&self) -> Bytes {
         // We made it, or found it whole when it was read.
-        gunzip(&self.gzip).unwrap_or_default().into()
+        inflate(self.gzip.reader()).unwrap_or_default().into()
     }
 }
 
@@ -119,9 +118,12 @@ impl Draft {
     }
 
     pub fn finish(&self) -> Encoded {
-        let digest = self.digest();
-        let size: usize = self.chunks().map(|chunk| chunk.deflated.len()).sum();
-        let mut out = Member::with_capacity(size + 1024);
+        self.finish_as(self.digest())
+    }
+
+    /// The same by who knows its [`Draft::digest`] already.
+    pub fn finish_as(&self, digest: String) -> Encoded {
+        let mut out = Member::default();
         let mut seam = Vec::with_capacity(512);
         let mut open = None;
         let nothing = Vec::new();
@@ -161,6 +163,7 @@ impl Draft {
         Encoded { digest: digest.into(), gzip, length, identity: OnceLock::new() }
     }
 
+    #[cfg(test)]
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         self.sections.values().flatten()
     }

@@ -5,22 +5,26 @@
 //! in one task, so that dropping the session is all there is to a hang-up.
 
 use std::{
-    collections::BTreeMap,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use metrics::{counter, gauge, histogram};
 use serde::Deserialize;
-use tokio::{sync::mpsc, task::yield_now};
+use tokio::{
+    sync::mpsc,
+    task::yield_now,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    hashes::Hashes,
     read::{self, Reader, Reading, Sum},
     reread::{self, Wish},
     rows::Fetched,
@@ -30,11 +34,12 @@ use crate::{
     memory::TooLarge,
     metrics as name,
     postgres::{self, Connection, Database, assume_role},
-    row::Key,
 };
 
 /// From this share on, the queue of notifications is on its way to fail every commit.
 const QUEUE_ALARM: f64 = 0.1;
+/// How often is said how far a long read is.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// What the loop tells, in the order of events.
 #[derive(Debug)]
@@ -102,7 +107,7 @@ pub struct Follower<F, H> {
 impl<F: FnMut(News<H>) -> Vec<Held>, H> Follower<F, H> {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut sync = Sync::new(Instant::now(), rand::random::<f64>);
-        let mut hashes: BTreeMap<Key, i64> = BTreeMap::new();
+        let mut hashes = Hashes::default();
         let mut session: Option<Session> = None;
         let mut wires: Option<Wires> = None;
         let mut connecting: Option<Task<(Session, Wires), postgres::Error>> = None;
@@ -111,6 +116,9 @@ impl<F: FnMut(News<H>) -> Vec<Held>, H> Follower<F, H> {
         let mut heard: Option<Instant> = None;
         let mut wishes: Vec<Wish> = Vec::new();
         let mut complained = None;
+        let mut renewed = self.database.renewed();
+        let (mut look, mut so_far) = (interval(PROGRESS), 0);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             while let Some(action) = sync.next(Instant::now()) {
                 match (action, &session) {
@@ -120,7 +128,9 @@ impl<F: FnMut(News<H>) -> Vec<Held>, H> Follower<F, H> {
                         let client = Arc::clone(&session.reader);
                         let held = sync.held().or(self.started_with);
                         let everything = everything || sync.held().is_none();
-                        let (waiting, known) = (waiting.clone(), hashes.len() as u64);
+                        let (waiting, known) = (waiting.clone(), hashes.rows() as u64);
+                        so_far = 0;
+                        look.reset();
                         tasks.read = Some(Box::pin(async move {
                             let reading = client.read(held, everything, known).await?;
                             let approved = client.approved(&waiting, reading.held).await?;
@@ -207,8 +217,11 @@ impl<F: FnMut(News<H>) -> Vec<Held>, H> Follower<F, H> {
                     tasks.read = None;
                     match done {
                         Ok((reading, approved)) => {
-                            remember(&mut hashes, &reading);
+                            hashes.remember(reading.everything, &reading.rows);
                             let held = reading.held;
+                            if so_far > 0 {
+                                tracing::info!(rows = reading.rows.len(), "everything is read");
+                            }
                             (self.told)(News::Read { reading, wishes: std::mem::take(&mut wishes) });
                             if let Some((held, rows)) = approved {
                                 (self.told)(News::Approved { held, rows });
@@ -274,6 +287,15 @@ impl<F: FnMut(News<H>) -> Vec<Held>, H> Follower<F, H> {
                         sync.on(Event::Wish, Instant::now());
                     }
                 }
+                _ = look.tick(), if tasks.read.is_some() => {
+                    let rows = session.as_ref().map_or(0, |session| session.reader.so_far());
+                    if rows > so_far {
+                        so_far = rows;
+                        tracing::info!(rows, "reading everything; what is held goes on being served");
+                        sync.on(Event::Progress, Instant::now());
+                    }
+                }
+                Ok(()) = renewed.changed() => sync.on(Event::Renewed, Instant::now()),
                 Some(heard) = self.heard.recv() => waiting = (self.told)(News::Heard(heard)),
                 () = sleep_until(wake_at) => {}
             }
@@ -372,28 +394,14 @@ fn is_news(payload: &str, held: Option<Held>) -> bool {
     held != Some(Held { revision: payload.r, token: payload.t })
 }
 
-fn remember(hashes: &mut BTreeMap<Key, i64>, reading: &Reading) {
-    if reading.everything {
-        hashes.clear();
-    }
-    for fetched in &reading.rows {
-        if fetched.row.is_some() {
-            hashes.insert(fetched.key, fetched.hash);
-        } else {
-            hashes.remove(&fetched.key);
-        }
-    }
-}
-
 /// Compares the rows held with the database's sum. A sum of another revision says nothing: a read is on its way.
-fn same(sum: Option<Sum>, held: Option<Held>, hashes: &BTreeMap<Key, i64>) -> bool {
+fn same(sum: Option<Sum>, held: Option<Held>, hashes: &Hashes) -> bool {
     let Some(sum) = sum.filter(|sum| Some(sum.held) == held) else { return true };
-    let ours = hashes.values().fold(0, |all, hash| all ^ hash);
-    let same = i64::try_from(hashes.len()) == Ok(sum.rows) && ours == sum.hash;
+    let same = hashes.agree(&sum);
     if !same {
         counter!(name::RESYNC_MISMATCH).increment(1);
         tracing::error!(
-            rows_held = hashes.len(),
+            rows_held = hashes.rows(),
             rows = sum.rows,
             "the rows held differ from the database: something was changed with triggers off. Reading everything again"
         );
@@ -411,6 +419,7 @@ fn hung_up(cause: Cause) {
         }
         Cause::ReadTooSlow => tracing::warn!("a read took too long; connecting again"),
         Cause::InRecovery => tracing::warn!("this server is a standby; connecting again"),
+        Cause::LoginRenewed => tracing::info!("connecting again with the new login"),
         Cause::Lost => {}
     }
 }

@@ -7,10 +7,7 @@
 
 use std::{
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use futures_util::{
@@ -38,8 +35,9 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     LOCK TABLE charliehub.domains, charliehub.fragments, charliehub.sites, charliehub.policies IN ACCESS SHARE MODE";
 
 /// For the delta, whose plan must follow the change, not the size of the tables: by index, whatever the statistics say.
-const PLANS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
-    SET plan_cache_mode = force_generic_plan";
+const PLANS: &str =
+    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_sort = off;
+    SET max_parallel_workers_per_gather = 0; SET jit = off; SET plan_cache_mode = force_generic_plan";
 
 const REVISION: &str = "SELECT r.n, r.token, r.floor, s.token, n.at FROM charliehub.revision r
     LEFT JOIN charliehub.revisions s ON s.revision = $1 LEFT JOIN charliehub.revisions n ON n.revision = r.n";
@@ -73,6 +71,8 @@ pub struct Reader {
     client: Client,
     /// True once a notification came back: no transaction pooler is in between, so a statement may be prepared.
     direct: AtomicBool,
+    /// Rows that the read of everything which is under way has so far.
+    so_far: AtomicU64,
     delta: OnceCell<(Statement, Vec<Statement>)>,
 }
 
@@ -87,7 +87,7 @@ enum Delta {
 
 impl Reader {
     pub fn new(client: Client) -> Self {
-        Self { client, direct: AtomicBool::new(false), delta: OnceCell::new() }
+        Self { client, direct: AtomicBool::new(false), so_far: AtomicU64::new(0), delta: OnceCell::new() }
     }
 
     /// No transaction pooler is between this connection and PostgreSQL.
@@ -95,21 +95,25 @@ impl Reader {
         self.direct.store(true, Ordering::Relaxed);
     }
 
+    /// How many rows the read of everything has so far that is under way.
+    pub fn so_far(&self) -> u64 {
+        self.so_far.load(Ordering::Relaxed)
+    }
+
     /// Reads what changed since `held`; everything when that cannot be told, or is asked for. `known` rows are held.
     ///
     /// Nothing is read that would not fit into memory. How much that is, is asked only when there are many rows: a small
     /// change takes one round trip and no more.
     pub async fn read(&self, held: Option<Held>, everything: bool, known: u64) -> Result<Reading, Error> {
-        let client = &self.client;
-        let Some(since) = held.filter(|_| !everything) else { return full(client, held, false, known).await };
+        let Some(since) = held.filter(|_| !everything) else { return self.full(held, false, known).await };
         let mut found = self.delta(since, Some(memory::ALWAYS)).await?;
         if let Delta::TooMany = found {
             found = self.delta(since, memory::room().map(|room| room.rows())).await?;
         }
         match found {
             Delta::Read(reading) => Ok(reading),
-            Delta::Forgotten | Delta::TooMany => full(client, held, false, known).await,
-            Delta::Forked => full(client, held, true, known).await,
+            Delta::Forgotten | Delta::TooMany => self.full(held, false, known).await,
+            Delta::Forked => self.full(held, true, known).await,
         }
     }
 
@@ -173,6 +177,47 @@ impl Reader {
         Ok(Delta::Read(Reading { held: newest, everything: false, forked: false, at: revision.try_get(4)?, rows }))
     }
 
+    /// Reads everything, row by row: what is in memory are rows, not what came of them from the database.
+    async fn full(&self, held: Option<Held>, forked: bool, known: u64) -> Result<Reading, Error> {
+        let client = &self.client;
+        self.so_far.store(0, Ordering::Relaxed);
+        let before = held.map_or(0, |held| held.revision);
+        let ((), revision) = futures_util::future::try_join(
+            client.batch_execute(BEGIN),
+            client.query_typed(REVISION, &[(&before, Type::INT8)]),
+        )
+        .await?;
+        if let Some(room) = memory::room()
+            && let Err(error) = room.fits(count(client).await?, known)
+        {
+            client.batch_execute("COMMIT").await?;
+            return Err(error.into());
+        }
+        let mut rows = Vec::new();
+        for table in Table::ALL {
+            each(client, &everything(table), &[], table, |fetched| {
+                rows.push(fetched);
+                self.so_far.store(rows.len() as u64, Ordering::Relaxed);
+            })
+            .await?;
+        }
+        client.batch_execute("COMMIT").await?;
+        let Some(revision) = revision.first() else {
+            // A trigger refuses every write without that row, so this is an empty schema.
+            return Ok(Reading {
+                held: Held { revision: 0, token: Uuid::nil() },
+                everything: true,
+                forked,
+                at: None,
+                rows,
+            });
+        };
+        let newest = Held { revision: revision.try_get(0)?, token: revision.try_get(1)? };
+        let ours: Option<Uuid> = revision.try_get(3)?;
+        let lost = held.is_some_and(|held| held.revision > 0 && ours != Some(held.token));
+        Ok(Reading { held: newest, everything: true, forked: forked || lost, at: revision.try_get(4)?, rows })
+    }
+
     /// The newest of the `waiting` revisions that an operator approved, with its rows; those of `newest` are held anyway.
     pub async fn approved(
         &self,
@@ -227,50 +272,16 @@ async fn in_one_transaction(
 }
 
 /// The rows of `table` that changed since revision `$1`; all columns are null for one that is gone.
+///
+/// The order leads to the index that begins with the revision: of the other one, by table and key, all entries of the table
+/// would be looked at. The upper bound says only that these are few, which the planner cannot know.
 fn changed(table: Table) -> String {
     let (name, list) = (name(table), select(table));
     format!(
-        "SELECT h.key::uuid, {list} FROM (SELECT DISTINCT key FROM charliehub.history
-          WHERE revision > $1 AND tbl = '{name}') h LEFT JOIN charliehub.{name} t ON t.id = h.key::uuid LIMIT $2"
+        "SELECT h.key::uuid, {list} FROM (SELECT DISTINCT key FROM (
+            SELECT tbl, key FROM charliehub.history WHERE revision > $1 AND revision < $1 + 1000000000000
+             ORDER BY revision, seq OFFSET 0) n WHERE tbl = '{name}') h LEFT JOIN charliehub.{name} t ON t.id = h.key::uuid LIMIT $2"
     )
-}
-
-async fn full(client: &Client, held: Option<Held>, forked: bool, known: u64) -> Result<Reading, Error> {
-    let before = held.map_or(0, |held| held.revision);
-    let ((), revision) = futures_util::future::try_join(
-        client.batch_execute(BEGIN),
-        client.query_typed(REVISION, &[(&before, Type::INT8)]),
-    )
-    .await?;
-    if let Some(room) = memory::room()
-        && let Err(error) = room.fits(count(client).await?, known)
-    {
-        client.batch_execute("COMMIT").await?;
-        return Err(error.into());
-    }
-    let mut rows = Vec::new();
-    for table in Table::ALL {
-        let all = format!("SELECT {} FROM charliehub.{} t", select(table), name(table));
-        let mut stream = pin!(client.query_typed_raw(&all, Vec::<(i64, Type)>::new()).await?);
-        while let Some(row) = stream.try_next().await? {
-            rows.extend(decode(table, &row, 0));
-        }
-    }
-    client.batch_execute("COMMIT").await?;
-    let Some(revision) = revision.first() else {
-        // A trigger refuses every write without that row, so this is an empty schema.
-        return Ok(Reading {
-            held: Held { revision: 0, token: Uuid::nil() },
-            everything: true,
-            forked,
-            at: None,
-            rows,
-        });
-    };
-    let newest = Held { revision: revision.try_get(0)?, token: revision.try_get(1)? };
-    let ours: Option<Uuid> = revision.try_get(3)?;
-    let lost = held.is_some_and(|held| held.revision > 0 && ours != Some(held.token));
-    Ok(Reading { held: newest, everything: true, forked: forked || lost, at: revision.try_get(4)?, rows })
 }
 
 /// How many rows there are.
@@ -282,13 +293,36 @@ async fn count(client: &Client) -> Result<u64, tokio_postgres::Error> {
     Ok(u64::try_from(rows).unwrap_or_default())
 }
 
+/// All rows of a table.
+fn everything(table: Table) -> String {
+    format!("SELECT {} FROM charliehub.{} t", select(table), name(table))
+}
+
+/// Hands over each row of a statement as it arrives.
+async fn each(
+    client: &impl GenericClient,
+    sql: &str,
+    parameters: &[(i64, Type)],
+    table: Table,
+    mut take: impl FnMut(Fetched),
+) -> Result<(), tokio_postgres::Error> {
+    let mut stream = pin!(client.query_typed_raw(sql, parameters.iter().cloned()).await?);
+    while let Some(row) = stream.try_next().await? {
+        if let Some(fetched) = decode(table, &row, 0) {
+            take(fetched);
+        }
+    }
+    Ok(())
+}
+
 /// All rows, inside a transaction of the caller's.
 pub async fn all(client: &impl GenericClient) -> Result<Rows, tokio_postgres::Error> {
     let mut rows = Rows::new();
     for table in Table::ALL {
-        let all = format!("SELECT {} FROM charliehub.{} t", select(table), name(table));
-        let found = client.query_typed(&all, &[]).await?;
-        rows.extend(by_key(found.iter().filter_map(|row| decode(table, row, 0))));
+        each(client, &everything(table), &[], table, |fetched| {
+            rows.extend(fetched.row.map(|row| (fetched.key, row)));
+        })
+        .await?;
     }
     Ok(rows)
 }
@@ -319,16 +353,15 @@ pub async fn newest(client: &mut Client) -> Result<Rows, tokio_postgres::Error> 
 
 /// Rows that are there, by their keys.
 pub fn by_key(rows: impl IntoIterator<Item = Fetched>) -> Rows {
-    rows.into_iter().filter_map(|fetched| Some((fetched.key, Arc::new(fetched.row?)))).collect()
+    rows.into_iter().filter_map(|fetched| Some((fetched.key, fetched.row?))).collect()
 }
 
 /// The rows as they were at `revision`, which must not be older than history's floor.
 pub async fn as_of(client: &impl GenericClient, revision: i64) -> Result<Vec<Fetched>, tokio_postgres::Error> {
-    let at = |table: Table| format!("SELECT {} FROM charliehub.{}_as_of($1) t", select_as_of(table), name(table));
     let mut rows = Vec::new();
     for table in Table::ALL {
-        let found = client.query_typed(&at(table), &[(&revision, Type::INT8)]).await?;
-        rows.extend(found.iter().filter_map(|row| decode(table, row, 0)));
+        let at = format!("SELECT {} FROM charliehub.{}_as_of($1) t", select_as_of(table), name(table));
+        each(client, &at, &[(revision, Type::INT8)], table, |fetched| rows.push(fetched)).await?;
     }
     Ok(rows)
 }

@@ -4,7 +4,7 @@
 //! row with a reason, and takes no other with it. Enums, networks and JSON come as text, so that it is our own parser that
 //! judges them, and so that nothing depends on the type that a column happens to have.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, sync::Arc};
 
 use charliehub_proto::{
     domain::Domain,
@@ -94,7 +94,7 @@ const POLICY: Columns = &[
 #[derive(Clone, Debug)]
 pub struct Fetched {
     pub key: Key,
-    pub row: Option<Row>,
+    pub row: Option<Arc<Row>>,
     /// What the database's `row_hash` says of it, for the comparison.
     pub hash: i64,
 }
@@ -144,7 +144,7 @@ pub fn decode(table: Table, row: &tokio_postgres::Row, skip: usize) -> Option<Fe
     };
     let row = decoded.unwrap_or_else(|reason| Row::Bad(BadRow { raw: fields.raw(id), reason }));
     let hash = fields.row.try_get(skip + 1 + columns.len()).unwrap_or_default();
-    Some(Fetched { key: Key { table, id }, row: Some(row), hash })
+    Some(Fetched { key: Key { table, id }, row: Some(Arc::new(row)), hash })
 }
 
 fn domain(id: Uuid, fields: &mut Fields<'_>) -> Result<Domain, String> {

@@ -18,6 +18,8 @@ const BEAT_DEADLINE: Duration = Duration::from_millis(1500);
 const DELTA_DEADLINE: Duration = Duration::from_secs(7);
 const FULL_DEADLINE: Duration = Duration::from_mins(2);
 const COMPARE_EVERY: Duration = Duration::from_mins(1);
+/// Between two comparisons is so many times what the last one took.
+const COMPARE_PAUSES: u32 = 100;
 const REREAD_EVERY: Duration = Duration::from_hours(1);
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -48,12 +50,16 @@ pub enum Event {
     Beat { newest: Held, in_recovery: bool },
     /// A read ended well; everything up to and with this revision is held.
     Read(Held),
+    /// A read of everything goes on: how long it may take depends on how much there is.
+    Progress,
     /// A read was not done, since what there is to read has no room in memory.
     TooLarge,
     /// A comparison ended; false when the rows held differ from the database.
     Compared(bool),
     /// The connection is gone, or a statement on it failed.
     Lost,
+    /// Whoever connects now has another login: what is connected with the old one is given up.
+    Renewed,
 }
 
 /// What to do now.
@@ -80,6 +86,7 @@ pub enum Cause {
     ReadTooSlow,
     InRecovery,
     Lost,
+    LoginRenewed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,9 +181,18 @@ impl Sync {
             }
             Event::Read(held) => {
                 self.held = Some(held);
+                // Who compiled what was read did not look whether the beat came back meanwhile.
+                if let Link::Online(Online { beat_sent: Some(sent), .. }) = &mut self.link {
+                    *sent = now;
+                }
                 self.everything = false;
                 self.pause = None;
                 self.idle();
+            }
+            Event::Progress => {
+                if let Link::Online(Online { busy: Some(until), .. }) = &mut self.link {
+                    *until = now + FULL_DEADLINE;
+                }
             }
             Event::TooLarge => {
                 let last = self.pause.map_or(FIRST_PAUSE, |pause| (pause.last * 2).min(LAST_PAUSE));
@@ -187,12 +203,18 @@ impl Sync {
                 self.idle();
             }
             Event::Compared(same) => {
+                // A large table is not looked at all the time.
+                if let Link::Online(Online { busy: Some(until), .. }) = &self.link {
+                    let took = (now + FULL_DEADLINE).saturating_duration_since(*until);
+                    self.compare_at = self.compare_at.max(now + took * COMPARE_PAUSES);
+                }
                 self.idle();
                 if !same {
                     (self.dirty, self.everything) = (true, true);
                 }
             }
             Event::Lost => self.give_up(Cause::Lost),
+            Event::Renewed => self.give_up(Cause::LoginRenewed),
         }
     }
 

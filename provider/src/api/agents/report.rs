@@ -13,10 +13,13 @@ use crate::{
     auth::Caller,
 };
 
+/// The largest body: some 20,000 findings.
+const LIMIT: usize = 16 << 20;
+
 /// Bytes of a check's name and of a target: they are keys of an index.
 const LONGEST: usize = 2000;
 
-/// `POST /api/agents/{name}/report`. At most 1 MiB.
+/// `POST /api/agents/{name}/report`. At most 16 MiB.
 #[utoipa::path(post, operation_id = "report", path = "/api/agents/{name}/report", tag = "agents", params(("name" = String, Path)),
     request_body = Report, responses((status = 200, body = Received, description = "It is kept, or was before"), Problem))]
 pub(in crate::api) async fn post(
@@ -28,7 +31,7 @@ pub(in crate::api) async fn post(
     let name = agent_name(name)?;
     own(&caller, &name)?;
     Parameters::of(request.uri())?.done(&[])?;
-    let report: Report = json::read(&json::body(request, json::LIMIT).await?)?;
+    let report: Report = json::read(&json::body(request, LIMIT).await?)?;
     check(&report)?;
     let mut client = api.pool.get().await?;
     let stored = store::store(&mut client, &name, &report).await?;

@@ -161,8 +161,26 @@ async fn a_report_that_is_not_one_is_refused_by_its_field_and_leaves_nothing() {
         assert!(!problem["remedy"].as_str().unwrap().is_empty());
     }
     assert_eq!(story.report(&of(finding("a\u{0}b", "ok"))).await.0, 422);
-    assert_eq!(story.report(&with("version", json!("x".repeat(1 << 20)))).await.0, 413);
+    assert_eq!(story.report(&with("version", json!("x".repeat(16 << 20)))).await.0, 413);
     assert_eq!(story.admin("GET", "/api/agents", &Value::Null).await.1, json!([]));
+}
+
+#[tokio::test]
+async fn a_report_of_thousands_of_findings_is_taken() {
+    let story = Story::new().await;
+    let long = "why ".repeat(50);
+    let findings: Vec<Value> = (0..6_000)
+        .map(|n| {
+            let mut finding = finding(&format!("name-{n}.example.org"), "critical");
+            finding["remedy"] = json!(long);
+            finding
+        })
+        .collect();
+    let body = report(1, true, &findings);
+    assert!(body.to_string().len() > 2 << 20);
+    let (status, answer) = story.report(&body).await;
+    assert_eq!((status, &answer["transitions"]), (200, &json!(6_000)), "{answer}");
+    assert_eq!(story.hub().await["findings"].as_array().unwrap().len(), 6_000);
 }
 
 #[tokio::test]

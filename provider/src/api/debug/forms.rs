@@ -147,7 +147,7 @@ async fn act(api: &Api, fields: &Fields, author: &crate::author::Author) -> Resu
     write_decision(&mut client, revision, decision, author).await?;
     // Told by a notification, so a moment later: the page that follows should show it.
     let until = Instant::now() + PATIENCE;
-    while Instant::now() < until && api.current.load().is_some_and(|snapshot| snapshot.withheld == Some(revision)) {
+    while Instant::now() < until && api.current.waiting().is_some_and(|(_, waits)| waits == revision) {
         sleep(Duration::from_millis(5)).await;
     }
     Ok(format!("{done}-{revision}"))
@@ -225,6 +225,7 @@ fn nobody() -> Caller {
         role: crate::auth::Role::Reader,
         subject: None,
         scope: crate::auth::Scope::default(),
+        certified: false,
     }
 }
 

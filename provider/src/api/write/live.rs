@@ -14,7 +14,9 @@ pub(super) async fn until_live(api: &Api, revision: i64, until: Instant) -> Vec<
     let runs = |instance: &Instance| {
         api.current.load_for(&instance.name).is_some_and(|given| instance.runs(revision, given.digest()))
     };
-    let polling = |status: &InstanceStatus| status.state != InstanceState::Gone;
+    // Who is given nothing, since no row is in its part, has nothing to run.
+    let polling =
+        |status: &InstanceStatus| status.state != InstanceState::Gone && api.current.load_for(&status.name).is_some();
     let all = loop {
         heard.mark_unchanged();
         let all: Vec<_> = api.instances.all().into_iter().map(|one| (one.status(), runs(&one))).collect();

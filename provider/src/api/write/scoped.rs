@@ -1,5 +1,7 @@
 //! What a token with a scope may write: rows of its own, that take no requests from others.
 
+use std::sync::Arc;
+
 use charliehub_proto::domain::Domain;
 use http::StatusCode;
 use tokio_postgres::{Client, types::Type};
@@ -51,5 +53,5 @@ async fn beside(transaction: &Client, row: &Domain) -> Result<Vec<Domain>, tokio
     );
     let found = transaction.query_typed(&sql, &[(&row.domain, Type::TEXT)]).await?;
     let rows = found.iter().filter_map(|row| decode(Table::Domains, row, 0)?.row);
-    Ok(rows.filter_map(|row| if let Row::Domain(row) = row { Some(row) } else { None }).collect())
+    Ok(rows.filter_map(|row| if let Row::Domain(row) = Arc::unwrap_or_clone(row) { Some(row) } else { None }).collect())
 }

@@ -104,7 +104,7 @@ impl Found {
     fn read(table: Table, row: &Row) -> Result<Self, Failure> {
         let decoded = decode(table, row, 2).and_then(|fetched| Some((fetched.key, fetched.row?)));
         let (key, decoded) = decoded.ok_or_else(Problem::internal)?;
-        Ok(Self { key, row: Arc::new(decoded), json: row.try_get(0)?, version: row.try_get(1)? })
+        Ok(Self { key, row: decoded, json: row.try_get(0)?, version: row.try_get(1)? })
     }
 
     fn applied(self, created: bool) -> Applied {

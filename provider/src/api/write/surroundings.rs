@@ -55,7 +55,7 @@ pub(super) async fn judge(
         before_rows.remove(key);
     }
     before_rows.extend(touched.before.iter().map(|(key, row)| (*key, Arc::clone(row))));
-    let (before, after) = (Compiler::of(&api.settings, before_rows), Compiler::of(&api.settings, after_rows));
+    let (before, after) = (Compiler::apart(&api.settings, before_rows), Compiler::apart(&api.settings, after_rows));
     Ok(compare(&before, &after, touched))
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Finding, database};
 use crate::{
     cli::database::Opened,
+    compile::MOST_RESOLVED,
     postgres::{Database, Error, assume_role, migrate},
 };
 
@@ -29,6 +30,7 @@ pub(super) async fn check(opened: &Opened) -> Vec<Finding> {
             findings.push(role(client).await?);
             findings.push(withheld(client).await?);
             findings.extend(instances(client).await?);
+            findings.extend(resolved(client).await?);
             Ok(())
         })
         .await;
@@ -125,6 +127,19 @@ async fn notify(database: &Database) -> Finding {
             "name PostgreSQL itself in `database.url`, or let the pooler use session mode",
         ),
     }
+}
+
+/// Traefik compares the names of resolvers with each other on every change.
+async fn resolved(client: &Client) -> anyhow::Result<Option<Finding>> {
+    let sql = "SELECT count(*) FROM domains WHERE protocol = 'http' AND tls_mode = 'acme' AND status = 'active'";
+    let rows: i64 = client.query_one(sql, &[]).await.map_err(database::explain)?.try_get(0)?;
+    let many = usize::try_from(rows).is_ok_and(|rows| rows > MOST_RESOLVED);
+    Ok(many.then(|| {
+        Finding::warning(
+            format!("{rows} rows have tls_mode acme; from {MOST_RESOLVED} on each change takes Traefik long"),
+            "use a wildcard, the default certificate, or certificates by tls.certificate fragments",
+        )
+    }))
 }
 
 async fn round_trip(database: &Database) -> Result<(), Error> {

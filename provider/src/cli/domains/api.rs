@@ -1,7 +1,6 @@
 //! A provider's API as these commands see it: where it is, with which token, and what an answer that is none means.
 
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -10,6 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use charliehub_proto::{domain::Domain, problem::Problem};
+use charliehub_secret::Source;
 use clap::Args;
 use http::{HeaderValue, Request, Response, Uri, header};
 use serde_json::Value;
@@ -194,10 +194,16 @@ fn token(config: &Config, named: Option<PathBuf>, server: &Uri) -> anyhow::Resul
         None if is_here(server) => config.serve.data_dir.join("admin.token"),
         None => bail!("{server} is not this machine, so it is not given its admin.token; {REMEDY}"),
     };
-    let text = fs::read_to_string(&file)
-        .map_err(|error| anyhow::anyhow!("the token {} cannot be read: {error}; {REMEDY}", file.display()))?;
+    let source = Source::from(file.as_path());
+    let text = source.read().map_err(|error| {
+        if let charliehub_secret::Error::Unreadable { path, source } = &error {
+            anyhow::anyhow!("the token {} cannot be read: {source}; {REMEDY}", path.display())
+        } else {
+            anyhow::anyhow!("the token: {error}")
+        }
+    })?;
     let header = HeaderValue::try_from(format!("Bearer {}", text.trim())).ok();
-    let mut header = header.with_context(|| format!("{} holds no token; {REMEDY}", file.display()))?;
+    let mut header = header.with_context(|| format!("{source} holds no token; {REMEDY}"))?;
     header.set_sensitive(true);
     Ok(header)
 }

@@ -12,6 +12,7 @@ fn traefik(name: &str, state: InstanceState) -> InstanceStatus {
     InstanceStatus {
         name: name.to_owned(),
         state,
+        part: None,
         api: Some("http://127.0.0.1:8080".to_owned()),
         version: None,
         last_poll: Some(at(100)),

@@ -10,19 +10,30 @@ use super::{
     slug,
     time::{ago, took},
 };
-use crate::debug::html::Html;
+use crate::debug::{html::Html, verdict::count};
 
 pub(super) fn section(html: &mut Html, debug: &Debug) {
     html.put("<section id=\"traefiks\" data-live class=\"card\" aria-labelledby=\"traefiks-title\"><h2 id=\"traefiks-title\">Traefiks</h2>");
     if debug.instances.is_empty() {
         html.put("<p class=\"empty\">None has polled since the start.</p>");
     }
-    for one in &debug.instances {
+    let mut all: Vec<&InstanceStatus> = debug.instances.iter().collect();
+    if all.len() > SHOWN {
+        all.sort_by_key(|one| matches!(one.state, InstanceState::Current | InstanceState::Unverified));
+    }
+    for one in all.iter().take(SHOWN) {
         let drift = debug.drift.iter().find(|drift| drift.instance == one.name);
         instance(html, one, drift, debug);
     }
+    if all.len() > SHOWN {
+        html.put("<p class=\"quiet\">");
+        html.text(all.len() - SHOWN).put(" more are in <a href=\"/debug.json\">/debug.json</a>.</p>");
+    }
     html.put("</section>");
 }
+
+/// Traefiks that are worth a place; of more, those that something is wrong with come first.
+const SHOWN: usize = 100;
 
 fn instance(html: &mut Html, one: &InstanceStatus, drift: Option<&InstanceDrift>, debug: &Debug) {
     let (class, word) = state(one.state);
@@ -39,7 +50,12 @@ fn instance(html: &mut Html, one: &InstanceStatus, drift: Option<&InstanceDrift>
     if let Some(trouble) = &one.trouble {
         html.put("<p class=\"trouble\">").text(trouble).put("</p>");
     }
-    html.put("<dl class=\"tight\"><div><dt>Runs</dt><dd>");
+    html.put("<dl class=\"tight\">");
+    if let Some(part) = &one.part {
+        html.put("<div><dt>Is given</dt><dd>").text(&part.selector).put(", ");
+        html.text(count(part.routes, "route")).put("</dd></div>");
+    }
+    html.put("<div><dt>Runs</dt><dd>");
     config(html, one.running.as_ref(), "not known", debug);
     html.put("</dd></div><div><dt>Was sent</dt><dd>");
     config(html, one.sent.as_ref(), "nothing yet", debug);

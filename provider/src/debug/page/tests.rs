@@ -137,6 +137,19 @@ fn broken() -> Value {
     page
 }
 
+#[test]
+fn of_a_thousand_traefiks_those_in_trouble_are_shown_and_the_others_counted() {
+    let mut page = right();
+    let well = (0..1_000).map(|n| traefik(&format!("a{n}"), "unverified"));
+    page["instances"] = well.chain([traefik("late-one", "late")]).collect();
+    let debug: Debug = serde_json::from_value(page).unwrap();
+    let mut html = Html::default();
+    super::instances::section(&mut html, &debug);
+    let text = html.finish();
+    assert_eq!(text.matches("<article").count(), 100);
+    assert!(text.contains("late-one") && text.contains("901 more are in"), "{text}");
+}
+
 fn matched() -> Matched {
     let row = charliehub_proto::matching::MatchedRow {
         id: uuid::Uuid::nil(),

@@ -15,9 +15,8 @@ pub(super) fn section(html: &mut Html, debug: &Debug, viewer: &Viewer) {
     let nothing = debug.withheld.is_empty() && debug.quarantined.is_empty();
     html.put("<section id=\"withheld\" data-live").attr("class", if nothing { "card slim" } else { "card" });
     html.put(" aria-labelledby=\"withheld-title\"><h2 id=\"withheld-title\">Withheld and quarantined</h2>");
-    let newest = debug.withheld.last().map(|one| one.revision);
-    for one in &debug.withheld {
-        waiting(html, one, Some(one.revision) == newest, debug, viewer);
+    for (at, one) in debug.withheld.iter().enumerate() {
+        waiting(html, one, at + 1 == debug.withheld.len(), debug, viewer);
     }
     if nothing {
         html.put("<p class=\"empty\">Nothing waits, and every row runs as it says.</p>");
@@ -27,10 +26,11 @@ pub(super) fn section(html: &mut Html, debug: &Debug, viewer: &Viewer) {
 }
 
 fn waiting(html: &mut Html, one: &Withheld, newest: bool, debug: &Debug, viewer: &Viewer) {
-    html.put("<article class=\"waiting\"><h3>Revision ")
-        .text(one.revision)
-        .put(" waits <span class=\"state attention\">")
-        .text(&one.held_by);
+    html.put("<article class=\"waiting\"><h3>Revision ").text(one.revision).put(" waits ");
+    if let Some(part) = &one.part {
+        html.put("in ").text(part).put(" ");
+    }
+    html.put("<span class=\"state attention\">").text(&one.held_by);
     html.put("</span></h3><p>Made by ").text(one.actor.as_deref().unwrap_or("somebody")).put(" ");
     ago(html, one.at, debug.at);
     if let Some(reason) = &one.reason {
@@ -61,7 +61,7 @@ fn waiting(html: &mut Html, one: &Withheld, newest: bool, debug: &Debug, viewer:
     if newest {
         decide(html, one.revision, viewer);
     } else {
-        html.put("<p class=\"quiet\">A newer one waits too, and has this in it: decide there.</p>");
+        html.put("<p class=\"quiet\">Another one waits too: decide there.</p>");
     }
     html.put("</article>");
 }

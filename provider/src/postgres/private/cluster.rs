@@ -1,6 +1,7 @@
 //! The programs of PostgreSQL and what they work on: finding them, `initdb`, the postmaster and its pid file.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -166,21 +167,38 @@ pub(super) struct Living {
 impl Living {
     /// `cluster` is a real path. A pid file that names a process which is not a postgres in this directory is stale.
     pub(super) fn find(cluster: &Path) -> Option<Self> {
-        let text = fs::read_to_string(cluster.join("postmaster.pid")).ok()?;
-        // pid, data directory, start time, port, socket directory, address, shared memory, status
-        let mut lines = text.lines();
-        let pid: i32 = lines.next()?.trim().parse().ok()?;
-        let sockets = PathBuf::from(lines.nth(3)?.trim());
-        let is_stopping = lines.nth(2).is_some_and(|status| status.trim() == "stopping");
-        let process = Path::new("/proc").join(pid.to_string());
+        let named = Self::named(cluster)?;
+        let process = Path::new("/proc").join(named.pid.as_raw_pid().to_string());
         let exe = fs::read_link(process.join("exe")).ok()?;
         let is_postgres = exe.file_name()?.to_string_lossy().starts_with("postgres"); // " (deleted)" after an upgrade
         let is_here = fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == cluster);
-        (is_postgres && is_here).then_some(Self { pid: Pid::from_raw(pid)?, sockets, is_stopping })
+        (is_postgres && is_here).then_some(named)
+    }
+
+    /// The same for who only wants to connect: what answers on the socket lives. In a user namespace of its own, as a unit
+    /// with `PrivateUsers=` has, the kernel shows its process to root alone.
+    pub(super) fn answering(cluster: &Path) -> Option<Self> {
+        let named = Self::named(cluster)?;
+        UnixStream::connect(named.socket()).ok()?;
+        Some(named)
+    }
+
+    fn named(cluster: &Path) -> Option<Self> {
+        let text = fs::read_to_string(cluster.join("postmaster.pid")).ok()?;
+        // pid, data directory, start time, port, socket directory, address, shared memory, status
+        let mut lines = text.lines();
+        let pid = Pid::from_raw(lines.next()?.trim().parse().ok()?)?;
+        let sockets = PathBuf::from(lines.nth(3)?.trim());
+        let is_stopping = lines.nth(2).is_some_and(|status| status.trim() == "stopping");
+        Some(Self { pid, sockets, is_stopping })
     }
 
     /// False when somebody cleaned up: nobody can connect any more.
     pub(super) fn is_reachable(&self) -> bool {
-        self.sockets.join(".s.PGSQL.5432").exists()
+        self.socket().exists()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.sockets.join(".s.PGSQL.5432")
     }
 }

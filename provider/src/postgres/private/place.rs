@@ -24,7 +24,7 @@ const LONGEST: usize = 107;
 /// Above this the log begins anew.
 const LOG_LIMIT: u64 = 10 << 20;
 /// What we, and nobody else, put into a data directory.
-const OURS: [&str; 5] = ["admin.token", "lock", "postgres", "snapshot", "tokens"];
+const OURS: [&str; 7] = ["admin.token", "backups", "lock", "parts", "postgres", "snapshot", "tokens"];
 
 /// Who the server runs as.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl Place {
             DirBuilder::new().mode(0o700).create(data_dir).map_err(Error::io("cannot make", data_dir))?;
         }
         let data_dir = data_dir.canonicalize().map_err(Error::io("cannot enter", data_dir))?;
-        let lock = lock(&data_dir)?;
+        let lock = lock(&data_dir, &server)?;
         let digest = digest(&data_dir);
 
         let link = data_dir.join("postgres");
@@ -103,12 +103,13 @@ impl Place {
         Ok(Self { cluster, link, sockets: PathBuf::new(), log, server, admitted, digest, lock })
     }
 
-    /// The socket's directory: made, or found as we left it. In /run or the user's own, else in /tmp.
+    /// The socket's directory: made, or found as we left it. In that of our unit, in /run or the user's own, else in /tmp.
     pub(super) fn make_sockets(&mut self) -> Result<(), Error> {
         let own = if self.server.drop {
             Some(PathBuf::from("/run"))
         } else {
-            std::env::var_os("XDG_RUNTIME_DIR").map(Into::into)
+            // Of the unit: a /tmp of its own would hide the socket from our commands.
+            ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].into_iter().find_map(std::env::var_os).map(Into::into)
         };
         let name = format!("charliehub-{}", self.digest);
         let fits = |base: &PathBuf| base.join(&name).join(".s.PGSQL.5432").as_os_str().len() <= LONGEST;
@@ -229,10 +230,14 @@ impl Identity {
     }
 }
 
-fn lock(data_dir: &Path) -> Result<File, Error> {
+fn lock(data_dir: &Path, server: &Identity) -> Result<File, Error> {
     let path = data_dir.join("postgres.lock");
     let mut options = OpenOptions::new();
     let file = options.create(true).append(true).mode(0o600).open(&path).map_err(Error::io("cannot write", &path))?;
+    // A command of root may come before the first start of a service that runs as the directory's owner.
+    if server.drop && fs::metadata(data_dir).is_ok_and(|owned| owned.uid() == server.uid) {
+        chown(&path, Some(server.uid), Some(server.gid)).map_err(Error::io("cannot give away", &path))?;
+    }
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::InUse(data_dir.display().to_string())),

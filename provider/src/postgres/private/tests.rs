@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A directory that everybody may enter, and the path of a data directory in it that is not there yet.
 fn directory() -> (TempDir, PathBuf) {
-    let directory = tempfile::Builder::new().prefix("chprivate").tempdir_in("/tmp").unwrap();
+    let directory = tempfile::Builder::new().prefix("chprivate").tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let data = directory.path().join("data");
     (directory, data)
@@ -77,6 +77,9 @@ async fn started_stopped_and_started_again_it_has_its_rows_and_leaves_nothing_be
         .unwrap();
     let attached = client(&Private::attach(&data).unwrap()).await;
     attached.query_one("SELECT domain FROM charliehub.domains", &[]).await.unwrap();
+    let cluster = data.join("postgres").canonicalize().unwrap();
+    let answering = || super::Living::answering(&cluster).map(|living| living.sockets);
+    assert_eq!(answering().as_ref(), Some(&private.place.sockets), "also to who cannot see its process");
     assert_eq!(fs::metadata(&data).unwrap().mode() & 0o777, 0o700);
 
     let (process, sockets) = (pid(&private), private.place.sockets.clone());
@@ -85,6 +88,7 @@ async fn started_stopped_and_started_again_it_has_its_rows_and_leaves_nothing_be
     assert!(test_kill_process(process).is_err());
     assert!(!sockets.exists());
     assert!(Private::attach(&data).is_none());
+    assert_eq!(answering(), None);
 
     let began = Instant::now();
     let (private, database) = start(&data).await;

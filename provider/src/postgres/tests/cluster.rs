@@ -26,7 +26,7 @@ impl Cluster {
 
     /// On another port, with more lines of postgresql.conf, as `name=value`.
     pub(crate) async fn with(port: u16, settings: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("chpg").tempdir_in("/tmp").unwrap();
+        let directory = tempfile::Builder::new().prefix("chpg").tempdir().unwrap();
         if rustix::process::geteuid().is_root() {
             assert!(Command::new("chown").arg(USER).arg(directory.path()).status().unwrap().success());
         }
@@ -40,6 +40,8 @@ impl Cluster {
         assert!(made.success());
         let mut command = as_server(&binaries().join("postgres"));
         command.arg("-D").arg(&data).args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB"]);
+        // Goes with its directory, however it ends.
+        command.args(["-c", "dynamic_shared_memory_type=mmap"]);
         command.arg("-c").arg(format!("unix_socket_directories={}", directory.path().display()));
         command.arg("-c").arg(format!("port={port}"));
         for setting in settings {

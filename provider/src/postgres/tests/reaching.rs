@@ -82,7 +82,7 @@ async fn of_two_hosts_the_one_that_lets_us_write_is_used() {
 
 #[tokio::test]
 async fn sslmode_means_what_it_means_to_libpq() {
-    let directory = tempfile::Builder::new().prefix("chtls").tempdir_in("/tmp").unwrap();
+    let directory = tempfile::Builder::new().prefix("chtls").tempdir().unwrap();
     let (certificate, key) = (directory.path().join("s.crt"), directory.path().join("s.key"));
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(&certificate, made.cert.pem()).unwrap();

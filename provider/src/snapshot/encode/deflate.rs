@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-use super::crc::Crc;
+use super::{Joined, crc::Crc};
 
 /// The largest window, as every gzip has it.
 const WINDOW_BITS: u8 = 15;
@@ -52,23 +52,28 @@ fn squeeze(compress: &mut Compress, bytes: &[u8], flush: FlushCompress) -> Vec<u
     }
 }
 
-/// A gzip member that is written part by part.
+/// A gzip member that is put together of parts.
 pub(super) struct Member {
+    pieces: Vec<Bytes>,
+    /// Behind the last piece.
     bytes: Vec<u8>,
     crc: u32,
     length: usize,
 }
 
-impl Member {
-    pub(super) fn with_capacity(capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(capacity + HEADER.len() + END.len() + 8);
-        bytes.extend_from_slice(&HEADER);
-        Self { bytes, crc: 0, length: 0 }
+impl Default for Member {
+    fn default() -> Self {
+        Self { pieces: Vec::new(), bytes: HEADER.into(), crc: 0, length: 0 }
     }
+}
 
+impl Member {
     /// Takes what [`part`] made of bytes with this length and checksum.
-    pub(super) fn part(&mut self, deflated: &[u8], length: usize, crc: Crc) {
-        self.bytes.extend_from_slice(deflated);
+    pub(super) fn part(&mut self, deflated: &Bytes, length: usize, crc: Crc) {
+        if !self.bytes.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.bytes).into());
+        }
+        self.pieces.push(deflated.clone());
         self.crc = crc.after(self.crc);
         self.length += length;
     }
@@ -87,13 +92,14 @@ impl Member {
     }
 
     /// The member, and how long it is when it is decompressed.
-    pub(super) fn end(mut self) -> (Bytes, usize) {
+    pub(super) fn end(mut self) -> (Joined, usize) {
         self.bytes.extend_from_slice(&END);
         self.bytes.extend_from_slice(&self.crc.to_le_bytes());
         // Its length modulo 2^32, as gzip has it.
         let [a, b, c, d, ..] = self.length.to_le_bytes();
         self.bytes.extend_from_slice(&[a, b, c, d]);
-        (self.bytes.into(), self.length)
+        self.pieces.push(self.bytes.into());
+        (self.pieces.into(), self.length)
     }
 }
 
@@ -102,7 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::snapshot::disk::gunzip;
+    use crate::snapshot::disk::{gunzip, inflate};
 
     #[test]
     fn whatever_is_compressed_comes_back() {
@@ -111,12 +117,12 @@ mod tests {
         for size in [0, 1, 700, 6_000, 100_000, noise.len()] {
             for bytes in [&noise[..size], &vec![b'a'; size]] {
                 assert!(gunzip(&gzip(bytes)).unwrap() == bytes, "{size} bytes");
-                let mut member = Member::with_capacity(0);
+                let mut member = Member::default();
                 member.plain(b"before");
-                member.part(&part(bytes), size, Crc::of(bytes));
+                member.part(&part(bytes).into(), size, Crc::of(bytes));
                 member.plain(bytes);
                 let (gzip, length) = member.end();
-                assert!(gunzip(&gzip).unwrap() == [b"before", bytes, bytes].concat(), "{size} bytes in parts");
+                assert!(inflate(gzip.reader()).unwrap() == [b"before", bytes, bytes].concat(), "{size} bytes in parts");
                 assert_eq!(length, 6 + 2 * size);
             }
         }
@@ -125,12 +131,12 @@ mod tests {
     proptest! {
         #[test]
         fn parts_and_plain_bytes_make_one_member(parts: Vec<(Vec<u8>, bool)>) {
-            let mut member = Member::with_capacity(0);
+            let mut member = Member::default();
             for (bytes, plain) in &parts {
-                if *plain { member.plain(bytes) } else { member.part(&part(bytes), bytes.len(), Crc::of(bytes)) }
+                if *plain { member.plain(bytes) } else { member.part(&part(bytes).into(), bytes.len(), Crc::of(bytes)) }
             }
             let whole: Vec<u8> = parts.iter().flat_map(|(bytes, _)| bytes).copied().collect();
-            prop_assert_eq!(gunzip(&member.end().0).unwrap(), whole);
+            prop_assert_eq!(inflate(member.end().0.reader()).unwrap(), whole);
         }
     }
 }

@@ -69,6 +69,32 @@ fn a_small_change_leaves_nearly_all_chunks_alone() {
     }
 }
 
+/// So many names as the routers of groups list them, of which a few are others for another `seed`.
+fn listed(count: u32, seed: u32) -> String {
+    let name = |n: u32| n.wrapping_mul(0x9E37_79B1) ^ if n.is_multiple_of(97) { seed } else { 0 };
+    let names: BTreeSet<String> = (0..count).map(|n| format!("{:08x}.rows.test|", name(n))).collect();
+    names.into_iter().collect()
+}
+
+#[test]
+fn a_name_that_comes_to_a_large_entry_leaves_nearly_all_of_it_alone() {
+    let group: Arc<str> = "group".into();
+    let with = |names: &str| Pieces::from([(Section::HttpRouters, [(Arc::clone(&group), names.into())].into())]);
+    let mut list = listed(8_000, 0);
+    let mut draft = Draft::new(&with(&list));
+    let hashes = |draft: &Draft| draft.chunks().map(|chunk| chunk.hash).collect::<BTreeSet<_>>();
+    assert!((8..32).contains(&hashes(&draft).len()), "{} chunks", hashes(&draft).len());
+    let mut made = 0;
+    for n in 0..100 {
+        list.insert_str(n * 18 * 79, &format!("{n:08}.new.test.|"));
+        let old = hashes(&draft);
+        draft.update(&with(&list), &Changes::These([(Section::HttpRouters, Arc::clone(&group))].into()));
+        made += hashes(&draft).difference(&old).count();
+    }
+    assert!(made < 150, "{made} chunks made again for 100 names");
+    assert!(draft.finish().identity().ends_with(b"}}}"));
+}
+
 /// What happens to the names of a section: set to a text, or removed.
 fn changes() -> impl Strategy<Value = Vec<Vec<(usize, u16, Option<u8>)>>> {
     let change = (0..5_usize, 0..400_u16, proptest::option::weighted(0.6, 0..4_u8));
@@ -76,7 +102,7 @@ fn changes() -> impl Strategy<Value = Vec<Vec<(usize, u16, Option<u8>)>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Whatever happened in which order, what was kept is what would be made anew.
     #[test]
@@ -96,7 +122,12 @@ proptest! {
                 let (section, name): (_, Arc<str>) = (SECTIONS[section], format!("n{n}").into());
                 let entries = all.entry(section).or_default();
                 match text {
-                    Some(text) => drop(entries.insert(Arc::clone(&name), format!("{{\"n\":{n},\"text\":{text}}}").into())),
+                    Some(text) => {
+                        // Some end a chunk by their size, and some of those are several.
+                        let long = listed(if text >= 2 && n % 64 == 0 { u32::from(n) * 5 } else { 0 }, u32::from(text));
+                        let json = format!("{{\"n\":{n},\"text\":\"{text}{long}\"}}");
+                        drop(entries.insert(Arc::clone(&name), json.into()));
+                    }
                     None => drop(entries.remove(&name)),
                 }
                 if entries.is_empty() {
@@ -107,7 +138,7 @@ proptest! {
             draft.update(&all, &Changes::These(names));
             let (kept, scratch) = (draft.finish(), Draft::new(&all).finish());
             prop_assert_eq!(&kept.digest, &scratch.digest);
-            prop_assert_eq!(&kept.gzip, &scratch.gzip);
+            prop_assert!(kept.gzip.to_bytes() == scratch.gzip.to_bytes());
             prop_assert_eq!(kept.length, kept.identity().len());
             let json: serde_json::Value = serde_json::from_slice(&kept.identity()).unwrap();
             let routers = json["http"]["routers"].as_object().map_or(0, serde_json::Map::len);

@@ -41,6 +41,46 @@ fn hints_during_a_read_are_one_more_read() {
 }
 
 #[test]
+fn a_long_read_goes_on_while_rows_arrive() {
+    let now = Instant::now();
+    let mut sync = Sync::new(now, || 0.5);
+    sync.next(now);
+    sync.on(Event::Listening, now);
+    assert_eq!(actions(&mut sync, now), [Action::Read { everything: true }]);
+    let mut at = now;
+    for _ in 0..10 {
+        at += FULL_DEADLINE / 2;
+        sync.on(Event::Progress, at);
+        sync.on(Event::Beat { newest: held(1), in_recovery: false }, at);
+        assert!(!actions(&mut sync, at).contains(&Action::Hangup(Cause::ReadTooSlow)));
+        sync.on(Event::Beat { newest: held(1), in_recovery: false }, at);
+    }
+    assert_eq!(sync.next(at + FULL_DEADLINE), Some(Action::Hangup(Cause::ReadTooSlow)));
+}
+
+#[test]
+fn a_beat_that_came_back_while_rows_were_compiled_is_not_missed() {
+    let now = Instant::now();
+    let mut sync = following(now);
+    assert_eq!(actions(&mut sync, now + BEAT_EVERY), [Action::Beat]);
+    sync.on(Event::Hint, now + BEAT_EVERY);
+    assert_eq!(actions(&mut sync, now + BEAT_EVERY), [Action::Read { everything: false }]);
+    let late = now + BEAT_EVERY + BEAT_DEADLINE * 3;
+    sync.on(Event::Read(held(2)), late);
+    assert_eq!(actions(&mut sync, late), []);
+}
+
+#[test]
+fn another_login_is_used_at_once_and_what_was_committed_meanwhile_is_read() {
+    let now = Instant::now();
+    let mut sync = following(now);
+    sync.on(Event::Renewed, now);
+    assert_eq!(actions(&mut sync, now), [Action::Hangup(Cause::LoginRenewed), Action::Connect]);
+    sync.on(Event::Listening, now);
+    assert_eq!(actions(&mut sync, now), [Action::Read { everything: false }]);
+}
+
+#[test]
 fn a_wish_reads_everything_once_and_a_lost_connection_does_not_forget_it() {
     let now = Instant::now();
     let mut sync = following(now);

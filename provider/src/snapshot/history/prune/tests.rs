@@ -1,9 +1,18 @@
 //! Each rule of what is kept, against a real PostgreSQL.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::*;
-use crate::postgres::{assume_role, tests::cluster::Cluster};
+use crate::{
+    guard::Size,
+    postgres::{assume_role, tests::cluster::Cluster},
+    snapshot::{Snapshot, encode::Encoded, history::served},
+    store::sync::Held,
+};
 
 const DAY: Duration = Duration::from_hours(24);
 const EVERYTHING: i64 = i64::MAX;
@@ -180,4 +189,30 @@ async fn of_several_providers_one_prunes() {
     busy.rollback().await.unwrap();
     prune(&mut app, retention(1, DAY, EVERYTHING)).await.unwrap();
     assert_eq!(revisions(&owner).await, [2]);
+}
+
+/// A snapshot whose body is these pieces, each too long to be joined with another.
+fn in_pieces(revision: i64, pieces: &[u8]) -> Snapshot {
+    let pieces: Vec<Bytes> = pieces.iter().map(|byte| vec![*byte; 40 << 10].into()).collect();
+    let encoded = Encoded::compressed(format!("d{revision}").into(), pieces, 1);
+    let held = Held { revision, token: Uuid::nil() };
+    Snapshot::new(held, None, Arc::new(encoded), Size::default(), None, BTreeMap::new())
+}
+
+#[tokio::test]
+async fn a_piece_is_stored_once_and_stays_while_a_body_has_it() {
+    let (_cluster, owner, mut app) = world().await;
+    let bodies = [in_pieces(1, &[1, 2, 1, 3]), in_pieces(2, &[1, 2, 4])];
+    for body in &bodies {
+        served(&mut app, None, body, "change").await.unwrap();
+        let sql = "SELECT charliehub.snapshot_body(b) FROM snapshot_bodies b WHERE digest = $1";
+        let found: Vec<u8> = app.query_one(sql, &[&&**body.digest()]).await.unwrap().get(0);
+        assert!(body.encoded.gzip.to_bytes() == found, "revision {}", body.held.revision);
+    }
+    assert_eq!(number(&owner, "SELECT count(*) FROM snapshot_pieces").await, 4);
+    assert!(!prune(&mut app, retention(100, DAY, 1)).await.unwrap());
+    assert_eq!(revisions(&owner).await, [2]);
+    assert_eq!(number(&owner, "SELECT count(*) FROM snapshot_pieces").await, 3, "that of the first alone is gone");
+    let said = audit(&owner).await;
+    assert_eq!(said[0]["bytes"], json!(4 * 32 + (40 << 10)), "its list, and its piece");
 }
