@@ -473,4 +473,6 @@ impl std::fmt::Debug for Certificates {
 }
 
 #[cfg(test)]
+mod quiet_hour;
+#[cfg(test)]
 mod tests;

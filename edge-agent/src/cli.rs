@@ -1,7 +1,9 @@
 //! The commands: `run` watches, `check` tells what is found, `explain` what a check is.
 
 mod check;
+mod document;
 mod explain;
+mod policy;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -10,6 +12,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -19,7 +22,7 @@ use crate::{
 
 /// Holds an edge host against what it should be: tunnels, firewall, certificates, files and services.
 ///
-/// It changes nothing on the host. What it finds is at /findings and /metrics of its listen address, in `check`, and at the
+/// It changes nothing on the host, unless its settings let it ([act]). What it finds is at /findings and /metrics of its listen address, in `check`, and at the
 /// provider.
 #[derive(Debug, Parser)]
 #[command(name = "charliehub-edge-agent", version)]
@@ -51,11 +54,28 @@ enum Command {
         /// Its name, such as wg-handshake; without one, all names
         check: Option<String>,
     },
+    /// Tell what the policy would have done to the host; `deploy/harden` does it
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Print what a shell needs to complete commands and flags
+    Completions { shell: Shell },
+    /// Write the manual pages, one for each command
+    #[command(hide = true)]
+    Man { directory: PathBuf },
 }
 
-/// Runs the command of the arguments.
-pub fn run(cli: Cli) -> ExitCode {
+/// Runs the command of the process's arguments.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
     let path = cli.config.as_deref();
+    let written = match &cli.command {
+        Command::Completions { shell } => Some(print(&document::completions(*shell)).map_err(Into::into)),
+        Command::Man { directory } => Some(document::man(directory)),
+        Command::Run | Command::Check { .. } | Command::Explain { .. } | Command::Policy(_) => None,
+    };
+    if let Some(written) = written {
+        return ended(written.map(|()| ExitCode::SUCCESS));
+    }
     let done = Config::load(path).map_err(anyhow::Error::from).and_then(|config| {
         start_log(&config, matches!(cli.command, Command::Run));
         // A second provider of cryptography in the tree would make rustls ask which one.
@@ -66,9 +86,16 @@ pub fn run(cli: Cli) -> ExitCode {
                 Command::Run => app::run(path, config).await.map(|()| ExitCode::SUCCESS),
                 Command::Check { json, quiet } => check::run(&config, json, quiet).await,
                 Command::Explain { check } => explain::run(&config, check.as_deref()).await,
+                Command::Policy(command) => policy::run(&config, &command).await,
+                Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS), // done above, without settings
             }
         })
     });
+    ended(done)
+}
+
+/// The exit code of what was done; what kept it from being done goes to stderr.
+fn ended(done: anyhow::Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| {
         let line = format!("{error:#}").trim_end().to_owned();
         drop(writeln!(io::stderr(), "error: {line}"));

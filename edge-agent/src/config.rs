@@ -29,6 +29,7 @@ pub struct Config {
     pub firewall: Firewall,
     pub certificates: Certificates,
     pub host: Host,
+    pub act: Act,
     /// Sites beside the provider's; one of the same name replaces the provider's.
     pub sites: Vec<Site>,
     /// Added to the provider's.
@@ -50,6 +51,10 @@ pub enum Error {
         "{path}: name: `{name}` may hold letters, digits, `.`, `_` and `-`, at most 63, and begins with a letter or digit"
     )]
     Name { path: PathBuf, name: String },
+    #[error("{path}: act.failover: site `{site}` {why}")]
+    Failover { path: PathBuf, site: String, why: &'static str },
+    #[error("{path}: act.run_dir: `{}` must begin with `/`", dir.display())]
+    RunDir { path: PathBuf, dir: PathBuf },
 }
 
 impl Config {
@@ -67,7 +72,11 @@ impl Config {
         let is_plain = name.len() <= 63
             && name.starts_with(|first: char| first.is_ascii_alphanumeric())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        if is_plain { Ok(config) } else { Err(Error::Name { path: file.to_owned(), name: name.clone() }) }
+        if !is_plain {
+            return Err(Error::Name { path: file.to_owned(), name: name.clone() });
+        }
+        config.act.judged(file)?;
+        Ok(config)
     }
 }
 
@@ -99,6 +108,7 @@ impl Default for Config {
             firewall: Firewall::default(),
             certificates: Certificates::default(),
             host: Host::default(),
+            act: Act::default(),
             sites: Vec::new(),
             policy: Policy::default(),
             log: Log::default(),
@@ -112,13 +122,13 @@ impl Default for Config {
 pub struct Provider {
     /// `https://provider.example.org:8001`.
     pub url: String,
-    /// A file that holds the agent's token. None: the credential `agent-token`, else the client certificate alone.
+    /// A file that holds the agent's token, or `exec:COMMAND ARG...`, which prints it. None: the credential `agent-token`, else the client certificate alone.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// PEM of the authority that signed the provider's certificate. None: those of this machine.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// PEM of a client certificate and its key, where a proxy before the provider asks for one.
+    /// PEM of a client certificate and its key: where the provider knows its authority, no token is needed.
     #[serde(default)]
     pub client_certificate: Option<PathBuf>,
     #[serde(default)]
@@ -132,7 +142,7 @@ pub struct Timing {
     /// Between two looks at tunnels, and between two probes.
     #[serde(with = "text")]
     pub wireguard: Duration,
-    /// Between two probes as large as the tunnel takes.
+    /// Between two probes as large as a tunnel takes, while they pass it.
     #[serde(with = "text")]
     pub mtu: Duration,
     #[serde(with = "text")]
@@ -222,6 +232,8 @@ pub struct Firewall {
     pub defaults_file: PathBuf,
     /// How the names of chains begin that other programs make and keep.
     pub foreign_chains: Vec<String>,
+    /// How the names of nftables' own tables begin that other programs make and keep.
+    pub native_tables: Vec<String>,
     /// Docker's bridges; `+` at the end stands for anything.
     pub bridges: Vec<String>,
     /// A trial restore that takes longer is given up, and the file only read.
@@ -241,6 +253,7 @@ impl Default for Firewall {
             plugins_dir: PathBuf::from("/usr/share/netfilter-persistent/plugins.d"),
             defaults_file: PathBuf::from("/etc/default/netfilter-persistent"),
             foreign_chains: own(&["DOCKER", "f2b-", "KUBE-", "LIBVIRT", "CNI-", "NETAVARK", "cali-", "ts-"]),
+            native_tables: own(&["crowdsec", "docker-", "f2b-", "libvirt_", "netavark", "ts-", "wg-quick-"]),
             bridges: own(&["docker0", "br-+"]),
             restore_within: Duration::from_secs(2),
             calm: Duration::from_secs(2),
@@ -328,6 +341,87 @@ impl Default for Host {
     }
 }
 
+/// Section `[act]`: what the agent may do to its host. Nothing, unless it is said here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Act {
+    /// Where it notes what it does, until the next boot. A file `hold` in it stops everything, `hold-SITE` what is about a site.
+    pub run_dir: PathBuf,
+    pub failover: Vec<Failover>,
+}
+
+impl Default for Act {
+    fn default() -> Self {
+        Self { run_dir: PathBuf::from("/run/charliehub-edge-agent"), failover: Vec::new() }
+    }
+}
+
+impl Act {
+    fn judged(&self, path: &Path) -> Result<(), Error> {
+        if !self.run_dir.is_absolute() {
+            return Err(Error::RunDir { path: path.to_owned(), dir: self.run_dir.clone() });
+        }
+        for (place, one) in self.failover.iter().enumerate() {
+            let failed = |why| Error::Failover { path: path.to_owned(), site: one.site.clone(), why };
+            if one.site.is_empty() || !one.site.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+                return Err(failed("is no name of a site: letters, digits and hyphens, as its row has it"));
+            }
+            if self.failover.iter().take(place).any(|other| other.site == one.site) {
+                return Err(failed("is named twice: leave one [[act.failover]] for it"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of something that the agent could do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    #[default]
+    Off,
+    /// It is told when and what, and nothing is done.
+    DryRun,
+    Act,
+}
+
+/// How soon a silence is an outage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// A probe each second, and half a minute to think it over: some 40 s.
+    #[default]
+    Normal,
+    /// A probe each half second, and 3 s: some 7 s.
+    Fast,
+}
+
+/// Section `[[act.failover]]`: a site whose networks move from its tunnel of rank 1 to that of rank 2, and back.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failover {
+    /// Its row has the networks, the tunnels, and the hosts that prove them.
+    pub site: String,
+    #[serde(default)]
+    pub mode: Mode,
+    #[serde(default)]
+    pub profile: Profile,
+    /// The first tunnel answers so long before anything moves back. Doubled, up to an hour, each time it was silent again.
+    #[serde(with = "text", default = "return_after")]
+    pub return_after: Duration,
+    /// So long after a return a silence needs no second thought.
+    #[serde(with = "text", default = "trial")]
+    pub trial: Duration,
+}
+
+const fn return_after() -> Duration {
+    Duration::from_mins(5)
+}
+
+const fn trial() -> Duration {
+    Duration::from_secs(30)
+}
+
 /// Section `[host.mqtt]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -341,7 +435,7 @@ pub struct Mqtt {
     pub ca_file: Option<PathBuf>,
     #[serde(default)]
     pub username: Option<String>,
-    /// Read again at each connection, so that a rotated password needs no restart.
+    /// A file, or `exec:COMMAND ARG...`. Read again at each connection, so that a rotated password needs no restart.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
 }
@@ -366,6 +460,18 @@ mod tests {
         let wrong = load("name = \"hub 2\"").unwrap_err();
         assert!(wrong.starts_with("FILE: name: `hub 2` may hold"), "{wrong}");
         assert!(Config::load(Some(Path::new("/nowhere"))).is_err());
+        for (text, said) in [
+            ("[[act.failover]]\nsite = \"fr\"\nmode = \"on\"", "expected one of `off`, `dry-run`, `act`"),
+            ("[[act.failover]]\nmode = \"act\"", "missing field `site`"),
+            ("[[act.failover]]\nsite = \"a/b\"", "FILE: act.failover: site `a/b` is no name of a site"),
+            ("[[act.failover]]\nsite = \"fr\"\n[[act.failover]]\nsite = \"fr\"", "`fr` is named twice: leave one"),
+            ("[act]\nrun_dir = \"run\"", "FILE: act.run_dir: `run` must begin with `/`"),
+        ] {
+            let wrong = load(text).unwrap_err();
+            assert!(wrong.contains(said), "{wrong}");
+        }
+        let one = &load("[[act.failover]]\nsite = \"fr\"").unwrap().act.failover[0];
+        assert_eq!((one.mode, one.profile, one.return_after), (Mode::Off, Profile::Normal, Duration::from_mins(5)));
     }
 
     #[test]
@@ -381,6 +487,8 @@ mod tests {
             policy.recent.len(),
         ];
         assert!(lengths.iter().all(|length| *length > 1), "{lengths:?}");
+        let failover: Vec<_> = sample.act.failover.iter().map(|one| (&*one.site, one.mode)).collect();
+        assert_eq!(failover, [("fr", Mode::DryRun)]);
     }
 
     #[test]

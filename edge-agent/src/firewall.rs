@@ -3,19 +3,23 @@
 //! Between what the policy wants, what the kernel has (`iptables-save` of both kinds) and what boot would restore, which is
 //! proven by restoring the saved file in a throw-away network namespace. In order: `read` (facts), `rule` and `save` (what they
 //! say, however it is written), `foreign` (whose they are), `reach` (who gets the packets), `diff` (what is not the same),
-//! `mend` (the commands), `judge`. `watch` tells of changes before the interval is over.
+//! `mend` (the commands), `judge`; `native` looks for tables that iptables does not show. `watch` tells of changes before the
+//! interval is over.
 
 mod boot;
 mod canonical;
+pub mod cuts;
 mod diff;
 mod foreign;
 mod judge;
 mod matches;
 mod mend;
+mod native;
+pub mod plan;
 mod reach;
 mod read;
 mod rule;
-mod run;
+pub(crate) mod run;
 mod save;
 mod watch;
 mod word;
@@ -61,8 +65,10 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: judge::BACKEND,
-        what: "all rules are in one iptables of the kernel, nft or legacy, and were saved from that one",
-        why: "Rules in both are seen by some tools and not by others, and packets pass both: a warning.",
+        what: "all rules are in one iptables of the kernel, nft or legacy, and were saved from that one; no table of nftables beside it",
+        why: "Rules in both are seen by some tools and not by others, and packets pass both: a warning. So are chains of nftables \
+              that iptables does not show, but for those of programs that make them again at each start \
+              (`firewall.native_tables`). They are looked for where `nft` is installed.",
     },
 ];
 
@@ -127,6 +133,19 @@ impl Firewall {
             last: None,
             is_stale: false,
         }
+    }
+
+    /// Both families as they are, and what they must have. Nothing where the look itself failed.
+    async fn seen(&mut self, policy: &policy::Firewall) -> (Vec<Side>, Vec<Wanted>) {
+        let found = tokio::task::spawn_blocking(|| [Family::V4, Family::V6].map(Programs::find)).await;
+        let Ok([programs4, programs6]) = found else { return (Vec::new(), Vec::new()) };
+        let (v4, v6) = tokio::join!(
+            read::side(&programs4, &self.settings, &self.services, &mut self.v4),
+            read::side(&programs6, &self.settings, &self.services, &mut self.v6),
+        );
+        let sides = vec![v4, v6];
+        let wanted = self.wanted(policy, [&programs4, &programs6], &sides).await;
+        (sides, wanted)
     }
 
     /// The policy's rules in each family. What is not understood here is given to iptables.
@@ -222,17 +241,18 @@ impl Look for Firewall {
         self.watch.get_or_insert_with(|| Watch::new(folders)).renew();
         self.last = Some(Instant::now());
         self.is_stale = false;
-        let found = tokio::task::spawn_blocking(|| [Family::V4, Family::V6].map(Programs::find)).await;
-        let Ok([programs4, programs6]) = found else { return Vec::new() };
-        let (v4, v6, boot) = tokio::join!(
-            read::side(&programs4, &self.settings, &self.services, &mut self.v4),
-            read::side(&programs6, &self.settings, &self.services, &mut self.v6),
-            boot::read(&self.settings, &policy.unit),
+        let settings = self.settings.clone();
+        let ((sides, wanted), boot, native) = tokio::join!(
+            self.seen(policy),
+            boot::read(&settings, &policy.unit),
+            native::sample(&settings.native_tables),
         );
-        let sides = [v4, v6];
-        let wanted = self.wanted(policy, [&programs4, &programs6], &sides).await;
+        if sides.is_empty() {
+            return Vec::new();
+        }
         let (mut samples, drift) = judge::judge(&sides, &wanted, &self.foreign);
         samples.push(boot::judge(&boot, &self.settings, &policy.unit));
+        samples.extend(native);
         for ((table, kind), rules) in drift {
             gauge!(DRIFT_RULES, "table" => table, "kind" => kind).set(f64::from(rules));
         }
@@ -251,5 +271,7 @@ impl Look for Firewall {
     }
 }
 
+#[cfg(test)]
+mod quiet_hour;
 #[cfg(test)]
 mod tests;

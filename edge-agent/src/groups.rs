@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    act::{Acting, Board, failover},
     certificates::Certificates,
-    config::Config,
+    config::{Config, Mode},
     firewall::Firewall,
     host::Host,
     look::Look,
@@ -37,10 +38,16 @@ pub fn spawn(
     }
     group!(timing.wireguard, config => WireGuard::new(&config.wireguard));
     group!(timing.wireguard, config => Reach::new(&config.wireguard));
-    group!(timing.mtu, config => Mtu::new(&config.wireguard));
+    group!(timing.wireguard, config => Mtu::new(&config.wireguard, config.timing.mtu));
     group!(timing.firewall, config => Firewall::new(&config.firewall));
     group!(timing.certificates, config => Certificates::new(&config.certificates));
     group!(timing.host, config => Host::new(&config.host));
+    let board = Arc::new(Board::default());
+    let actors: Vec<_> = config.act.failover.iter().filter(|one| one.mode != Mode::Off).cloned().collect();
+    for settings in actors {
+        tasks.spawn(failover::run(settings, config.clone(), shared.clone(), board.clone(), stop.clone()));
+    }
+    group!(timing.wireguard, _config => Acting(board.clone()));
     let state = state.clone();
     group!(timing.wireguard, config => own(&config, &state));
 }
@@ -58,7 +65,7 @@ pub async fn once(config: &Config, expected: Expected, patience: Duration) -> On
     let (wireguard, reach, mtu, firewall, certificates, host) = tokio::join!(
         looked(WireGuard::new(&config.wireguard), &expected, &shared, rules, until),
         looked(Reach::new(&config.wireguard), &expected, &shared, rules, until),
-        looked(Mtu::new(&config.wireguard), &expected, &shared, rules, until),
+        looked(Mtu::new(&config.wireguard, config.timing.mtu), &expected, &shared, rules, until),
         looked(Firewall::new(&config.firewall), &expected, &shared, rules, until),
         looked(Certificates::new(&config.certificates), &expected, &shared, rules, until),
         looked(Host::new(&config.host), &expected, &shared, rules, until),

@@ -6,7 +6,7 @@
 
 mod containers;
 mod disks;
-mod files;
+pub mod files;
 mod gateways;
 mod glob;
 mod patient;

@@ -14,6 +14,7 @@ pub mod steady;
 pub mod state;
 pub mod findings;
 pub mod rounds;
+pub mod act;
 pub mod groups;
 pub mod provider;
 pub mod expect;

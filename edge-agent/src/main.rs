@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use charliehub_edge_agent::cli::{self, Cli};
-use clap::Parser as _;
+use charliehub_edge_agent::cli;
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse())
+    cli::run()
 }

@@ -1,31 +1,31 @@
 //! The provider, as the agent asks it: one request and its answer, on a connection of its own.
 //!
-//! Any status is an answer here; what keeps us from one is an [`Error`] that says what to do.
+//! Any status is an answer here; what keeps us from one is an [`Error`] that says what to do. What we prove ourselves and it
+//! by is read from files, and again when they change: see [`credentials`].
+
+mod credentials;
+mod trouble;
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
+    error::Error as StdError,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http::{Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rand::RngExt as _;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
 
+use self::credentials::{Credentials, Kept};
 use crate::config;
 
 /// An answer may be so long: 100,000 names are some 6 MiB.
@@ -37,8 +37,8 @@ pub struct Provider {
     url: String,
     host: String,
     port: u16,
-    token: Option<HeaderValue>,
-    tls: Option<TlsConnector>,
+    is_https: bool,
+    kept: Arc<Mutex<Kept>>,
 }
 
 /// Why there is no answer, or no provider to ask.
@@ -56,10 +56,12 @@ pub enum Error {
     Client(rustls::Error),
     #[error("{0} holds no token; make one with `charliehub-provider token create --role agent`")]
     Token(PathBuf),
+    #[error(transparent)]
+    Secret(#[from] charliehub_secret::Error),
     #[error("{url} does not answer: {source}")]
     Connect { url: String, source: std::io::Error },
-    #[error("{url}: its certificate is not trusted: {source}; set provider.ca_file to the authority that signed it")]
-    Tls { url: String, source: std::io::Error },
+    #[error("{url}: {why}")]
+    Tls { url: String, why: String },
     #[error("{url} did not answer within {} s", .patience.as_secs())]
     Late { url: String, patience: Duration },
     #[error("{url} does not speak HTTP as we do: {reason}")]
@@ -72,13 +74,14 @@ impl Provider {
         let url = settings.url.trim_end_matches('/').to_owned();
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
-        let tls = match uri.scheme_str() {
-            Some("http") => None,
-            Some("https") => Some(connector(settings)?),
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             _ => return Err(wrong()),
         };
-        let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
-        Ok(Self { url, host, port, token: token(settings.token_file.as_deref())?, tls })
+        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let kept = Arc::new(Mutex::new(Kept::read(settings.clone(), is_https)?));
+        Ok(Self { url, host, port, is_https, kept })
     }
 
     /// `GET`s a path.
@@ -107,12 +110,13 @@ impl Provider {
         let stream = TcpStream::connect((self.host.as_str(), self.port));
         let stream = stream.await.map_err(|source| Error::Connect { url: url(), source })?;
         stream.set_nodelay(true).map_err(|source| Error::Connect { url: url(), source })?;
-        match &self.tls {
-            None => self.over(stream, method, path, body).await,
+        let credentials = self.kept.lock().unwrap_or_else(PoisonError::into_inner).current();
+        match &credentials.tls {
+            None => self.over(stream, method, path, body, &credentials).await,
             Some(tls) => {
                 let name = ServerName::try_from(self.host.clone()).map_err(|_| Error::Url(url()))?;
-                let stream = tls.connect(name, stream).await.map_err(|source| Error::Tls { url: url(), source })?;
-                self.over(stream, method, path, body).await
+                let stream = tls.connect(name, stream).await.map_err(|error| self.trouble(&error))?;
+                self.over(stream, method, path, body, &credentials).await
             }
         }
     }
@@ -123,14 +127,15 @@ impl Provider {
         method: Method,
         path: &str,
         body: Bytes,
+        credentials: &Credentials,
     ) -> Result<Response<Bytes>, Error> {
-        let wrong = |error: &dyn std::fmt::Display| Error::Http { url: self.url.clone(), reason: error.to_string() };
+        let wrong = |error: &(dyn StdError + 'static)| self.trouble(error);
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, format!("{}:{}", self.host, self.port))
             .header(header::CONNECTION, "close");
-        if let Some(token) = &self.token {
+        if let Some(token) = &credentials.token {
             request = request.header(header::AUTHORIZATION, token);
         }
         if !body.is_empty() {
@@ -156,6 +161,18 @@ impl Provider {
     }
 }
 
+impl Provider {
+    /// What keeps an answer from us: TLS, if it is to blame at all, in words that say who mends it.
+    fn trouble(&self, error: &(dyn StdError + 'static)) -> Error {
+        let url = self.url.clone();
+        match trouble::cause(error) {
+            Some(cause) => Error::Tls { url, why: trouble::words(cause, &self.host) },
+            None if self.is_https && trouble::is_cut(error) => Error::Tls { url, why: trouble::CUT.to_owned() },
+            None => Error::Http { url, reason: error.to_string() },
+        }
+    }
+}
+
 /// How long to wait after one failure and the next: twice as long each time, within bounds, and never two agents in step.
 #[derive(Debug)]
 pub struct Pause(Duration);
@@ -175,55 +192,6 @@ impl Default for Pause {
     fn default() -> Self {
         Self(Self::SHORTEST)
     }
-}
-
-/// The header that says who we are: the token of a file, or of a credential of our unit.
-fn token(file: Option<&Path>) -> Result<Option<HeaderValue>, Error> {
-    let credential = || Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("agent-token"));
-    let Some(path) = file.map(Path::to_owned).or_else(|| credential().filter(|path| path.exists())) else {
-        return Ok(None);
-    };
-    let text = fs::read_to_string(&path).map_err(|source| Error::File { path: path.clone(), source })?;
-    // The file may be what `token create` printed of it: the token is its last word.
-    let token = text.split_whitespace().last().and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
-    let mut token = token.ok_or(Error::Token(path))?;
-    token.set_sensitive(true);
-    Ok(Some(token))
-}
-
-fn connector(settings: &config::Provider) -> Result<TlsConnector, Error> {
-    let mut roots = RootCertStore::empty();
-    let (usable, _) = roots.add_parsable_certificates(match &settings.ca_file {
-        None => rustls_native_certs::load_native_certs().certs,
-        Some(file) => certificates(file)?,
-    });
-    if usable == 0 {
-        return Err(Error::NoRoots);
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(Error::Client)?
-        .with_root_certificates(roots);
-    let config = match (&settings.client_certificate, &settings.client_key) {
-        (Some(certificate), Some(key)) => {
-            let pem = read(key)?;
-            let key = PrivateKeyDer::from_pem_slice(&pem)
-                .map_err(|_| Error::Pem { path: key.clone(), what: "private key" })?;
-            builder.with_client_auth_cert(certificates(certificate)?, key).map_err(Error::Client)?
-        }
-        (None, None) => builder.with_no_client_auth(),
-        _ => return Err(Error::Client(rustls::Error::General("one of the two is missing".to_owned()))),
-    };
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?).filter_map(Result::ok).collect();
-    if found.is_empty() { Err(Error::Pem { path: path.to_owned(), what: "certificate" }) } else { Ok(found) }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -252,5 +220,11 @@ mod tests {
         let missing = config::Provider { token_file: Some("/nowhere/token".into()), ..settings("http://p") };
         let error = Provider::new(&missing).err().map(|error| error.to_string()).unwrap();
         assert!(error.starts_with("/nowhere/token cannot be read"), "{error}");
+        let told = config::Provider { token_file: Some("exec:/bin/false".into()), ..settings("http://p") };
+        let error = Provider::new(&told).err().map(|error| error.to_string()).unwrap();
+        assert!(error.starts_with("the command /bin/false failed (exit status: 1)"), "{error}");
+        let told = config::Provider { token_file: Some("exec:/bin/echo a b token".into()), ..settings("http://p") };
+        let credentials = Provider::new(&told).unwrap().kept.lock().unwrap().current();
+        assert_eq!(credentials.token.as_ref().unwrap(), "Bearer token");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Files `spool/%020d.jsonl` of at most 1 MiB, each line a checksum and a report; a report is appended and synced before it
 //! counts. What a crash tore off is cut at the next start. When there are too many, the oldest that tell no change go
-//! first; when the disk takes none, the newest 100 are held in memory. What is lost is counted, and the next report says so.
+//! first, but for the very oldest, which is the next to be delivered; when the disk takes none, the newest 100 are held in memory. What is lost is counted, and the next report says so.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -247,10 +247,13 @@ impl Spool {
         self.lost
     }
 
-    /// Drops what is too much: down to nine tenths, so that it is done seldom.
+    /// Drops what is too much: down to nine tenths, so that it is done seldom. Never the oldest: it may be on its way, and
+    /// [`Self::pop`] would take the next one for it.
     fn shrink(&mut self) {
-        while self.memory.len() > self.bounds.memory {
-            let oldest = self.memory.iter().position(|(_, is_news)| !is_news).unwrap_or(0);
+        let kept = usize::from(self.lines.is_empty());
+        while self.memory.len() > self.bounds.memory.max(1) {
+            let mut droppable = self.memory.iter().enumerate().skip(kept);
+            let oldest = droppable.find(|(_, (_, is_news))| !is_news).map_or(kept, |(at, _)| at);
             self.memory.remove(oldest);
             self.lost += 1;
         }
@@ -262,8 +265,8 @@ impl Spool {
         let mut touched = BTreeSet::new();
         for only_dull in [true, false] {
             let mut left = self.lines.len();
-            for line in std::mem::take(&mut self.lines) {
-                if (left > entries || self.bytes > bytes) && !(only_dull && line.is_news) {
+            for (at, line) in std::mem::take(&mut self.lines).into_iter().enumerate() {
+                if at > 0 && (left > entries || self.bytes > bytes) && !(only_dull && line.is_news) {
                     left -= 1;
                     self.bytes -= u64::from(line.length);
                     self.lost += 1;

@@ -2,7 +2,7 @@
 //!
 //! Worse is believed after as many looks in a row as the [`Sample`] asks for, better after two looks that span
 //! `Rules::clear`. A target that changes six times within `Rules::flapping` is held at its worst for as long, and a finding
-//! `flapping` says so. Pure: the time is an argument.
+//! `flapping` says so; that what is bad could not be looked at for a while is no such change. Pure: the time is an argument.
 
 use std::{
     cmp::Ordering,
@@ -201,8 +201,11 @@ impl Target {
 
     fn change(&mut self, sample: Sample, since: Timestamp, now: Now, is_first: bool, rules: Rules) {
         let status = sample.status;
-        self.believed = Some(sample.believed(since, now.wall));
-        if is_first {
+        let was = self.believed.replace(sample.believed(since, now.wall)).map(|finding| finding.status);
+        // A service that restarts while it is ill cannot be asked for a moment: it neither came nor went.
+        let is_lost_from_sight =
+            status != Status::Ok && was != Some(Status::Ok) && [Some(status), was].contains(&Some(Status::Unknown));
+        if is_first || is_lost_from_sight {
             return;
         }
         self.changes.push_back((now.boot, status));

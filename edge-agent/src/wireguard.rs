@@ -1,7 +1,7 @@
 //! Are the tunnels really up: WireGuard's interfaces, peers, routes and handshakes, and whether the sites answer.
 //!
 //! Between the sites' rows (what should be) and the kernel or the process that runs a tunnel (what is). Three groups that
-//! look at their own pace: [`WireGuard`] at facts, [`Reach`] at probes, [`Mtu`] at large probes. Each look goes the same way:
+//! look side by side: [`WireGuard`] at facts, [`Reach`] at probes, [`Mtu`] at large probes. Each look goes the same way:
 //!
 //! ```text
 //! wanted   the sites' rows, by interface, peer and network
@@ -13,7 +13,7 @@
 //! A probe decides whether a tunnel works, the age of its handshakes explains. What has its own finding is not told again:
 //! behind an interface that is absent, all is unknown.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use charliehub_proto::expected::Expected;
 use futures_util::future::join_all;
@@ -35,19 +35,21 @@ use crate::{
 };
 
 mod age;
-mod facts;
+pub(crate) mod facts;
 mod judge;
 mod mtu;
-mod netlink;
-mod probe;
+pub(crate) mod netlink;
+pub(crate) mod probe;
 mod reach;
 #[cfg(test)]
 mod quiet_hour;
-mod read;
+pub(crate) mod read;
+pub(crate) mod routes;
 #[cfg(test)]
 mod samples;
 mod uapi;
 mod wanted;
+pub(crate) mod write;
 
 pub const CHECKS: &[Check] = &[
     Check {
@@ -187,31 +189,36 @@ impl Look for Reach {
 #[derive(Debug)]
 pub struct Mtu {
     settings: config::WireGuard,
+    /// Between two probes of a tunnel that passes them.
+    every: Duration,
     memory: mtu::Memory,
 }
 
 impl Mtu {
-    pub fn new(settings: &config::WireGuard) -> Self {
-        Self { settings: settings.clone(), memory: mtu::Memory::default() }
+    pub fn new(settings: &config::WireGuard, every: Duration) -> Self {
+        Self { settings: settings.clone(), every, memory: mtu::Memory::default() }
     }
 }
 
 impl Look for Mtu {
     const NAME: &'static str = "mtu";
 
-    async fn look(&mut self, expected: &Arc<Expected>, _now: Now) -> Vec<Sample> {
+    async fn look(&mut self, expected: &Arc<Expected>, now: Now) -> Vec<Sample> {
         let wanted = Wanted::of(expected);
         let facts = read::facts(&self.settings.sockets, &wanted).await;
         let patience = self.settings.probe_timeout;
+        let memory = &self.memory;
         let probed = join_all(mtu::aims(&wanted, &facts).into_iter().map(async |aim| {
-            if aim.obstacle.is_some() {
+            if aim.obstacle.is_some() || !memory.is_due(&aim.target, now.boot, self.every) {
                 return (aim, None);
             }
             let small = probe::send(&aim.small, patience);
             let (small, large) = tokio::join!(small, probe::send(&aim.large, patience));
-            let again = if large.is_answered() { None } else { Some(probe::send(&aim.small, patience).await) };
+            let is_odd = small.is_answered() && !large.is_answered();
+            let again = if is_odd { Some(probe::send(&aim.small, patience).await) } else { None };
             (aim, Some(Outcomes { small, large, again }))
         }));
-        self.memory.judge(probed.await)
+        let probed = probed.await;
+        self.memory.judge(probed, now.boot)
     }
 }

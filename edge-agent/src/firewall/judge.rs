@@ -46,7 +46,7 @@ pub(crate) enum Meaning {
 }
 
 impl Wanted {
-    fn rules(&self) -> &[Rule] {
+    pub(super) fn rules(&self) -> &[Rule] {
         match &self.rules {
             Meaning::Known(rules) | Meaning::Unsure(rules) => rules,
             Meaning::Not(_) => &[],
@@ -177,7 +177,14 @@ fn rule_text<'a>(side: &'a Side, wanted: &Wanted, rule: &'a Rule) -> &'a Rule {
 }
 
 /// Where it belongs: among its saved neighbours; else after the rules that the policy names before it.
-fn place_live(side: &Side, wanted: &Wanted, rule: &Rule, all: &[Wanted], foreign: &Foreign, live: &[Rule]) -> usize {
+pub(super) fn place_live(
+    side: &Side,
+    wanted: &Wanted,
+    rule: &Rule,
+    all: &[Wanted],
+    foreign: &Foreign,
+    live: &[Rule],
+) -> usize {
     let Wanted { table, chain, .. } = wanted;
     if let Saved::Read { rules, .. } = &side.saved
         && let Some(saved) = rules.tables.get(table)
@@ -191,7 +198,7 @@ fn place_live(side: &Side, wanted: &Wanted, rule: &Rule, all: &[Wanted], foreign
 }
 
 /// Behind the last of the policy's earlier rules that is in the chain; else at its beginning.
-fn after_earlier<'a>(wanted: &Wanted, all: impl Iterator<Item = &'a Wanted>, rules: &[Rule]) -> usize {
+pub(super) fn after_earlier<'a>(wanted: &Wanted, all: impl Iterator<Item = &'a Wanted>, rules: &[Rule]) -> usize {
     let earlier = all.take_while(|other| !std::ptr::eq(*other, wanted));
     let earlier = earlier.filter(|o| (o.family, &o.table, &o.chain) == (wanted.family, &wanted.table, &wanted.chain));
     let places =

@@ -27,7 +27,7 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn live(&self, rest: &str) -> String {
+    pub(crate) fn live(&self, rest: &str) -> String {
         format!("{} -w -t {} {rest}", self.program, self.table)
     }
 

@@ -125,9 +125,10 @@ fn printed_by(header: &str) -> Option<Backend> {
 fn add(table: &mut Table, number: usize, line: &str, services: &Services) -> Result<(), String> {
     if let Some(declared) = line.strip_prefix(':') {
         let mut words = declared.split_whitespace();
-        let name = words.next().ok_or("it names no chain")?;
-        let chain = table.chains.entry(name.to_owned()).or_default();
-        chain.policy = words.next().filter(|policy| *policy != "-").map(str::to_owned);
+        let name = chain_name(words.next())?;
+        let policy = words.next().map(policy).transpose()?.flatten();
+        let chain = table.chains.entry(name).or_default();
+        chain.policy = policy;
         chain.line = Some(number);
         return Ok(());
     }
@@ -138,7 +139,7 @@ fn add(table: &mut Table, number: usize, line: &str, services: &Services) -> Res
     let words = word::split(line).ok_or("a quote is not closed")?;
     let mut rest = words.into_iter().peekable();
     let command = rest.next().map(|word| word.text).unwrap_or_default();
-    let name = rest.next().ok_or("it names no chain")?.text;
+    let name = chain_name(rest.next().as_ref().map(|word| word.text.as_str()))?;
     let chain = table.chains.entry(name).or_default();
     match command.as_str() {
         "-A" | "--append" => chain.append(&rest.collect::<Vec<_>>(), None, number, services),
@@ -154,10 +155,30 @@ fn add(table: &mut Table, number: usize, line: &str, services: &Services) -> Res
         }
         "-N" | "--new-chain" => Ok(()),
         "-P" | "--policy" => {
-            chain.policy = rest.next().map(|word| word.text);
+            chain.policy = policy(&rest.next().ok_or("it names no policy")?.text)?;
             Ok(())
         }
         other => Err(format!("`{other}` is not read here")),
+    }
+}
+
+/// As iptables takes them (`assert_valid_chain_name`), and as they can stand in a file without quotes.
+fn chain_name(word: Option<&str>) -> Result<String, String> {
+    let name = word.ok_or("it names no chain")?;
+    let is_strange =
+        |letter: char| letter.is_whitespace() || letter.is_control() || matches!(letter, '"' | '\'' | '\\');
+    if name.is_empty() || name.starts_with(['-', '!']) || name.contains(is_strange) {
+        return Err(format!("`{name}` is no name of a chain"));
+    }
+    Ok(name.to_owned())
+}
+
+/// None: `-`, as chains have it that are not the kernel's own.
+fn policy(word: &str) -> Result<Option<String>, String> {
+    match word {
+        "-" => Ok(None),
+        "ACCEPT" | "DROP" | "QUEUE" | "RETURN" => Ok(Some(word.to_owned())),
+        other => Err(format!("`{other}` is no policy")),
     }
 }
 
@@ -242,6 +263,9 @@ mod tests {
         assert_eq!(read.tables["filter"].unreadable, None);
         let nameless = parsed("*raw\n:\nCOMMIT\n");
         assert_eq!(nameless.tables["raw"].unreadable, Some((2, "it names no chain".to_owned())));
+        let strange = parsed("*raw\n-A \" \" -j DROP\n*nat\n:OUTPUT SOME [0:0]\n");
+        assert_eq!(strange.tables["raw"].unreadable, Some((2, "` ` is no name of a chain".to_owned())));
+        assert_eq!(strange.tables["nat"].unreadable, Some((4, "`SOME` is no policy".to_owned())));
         assert!(parsed("what is this\n").tables["?"].unreadable.is_some());
     }
 

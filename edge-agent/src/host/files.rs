@@ -4,6 +4,7 @@
 //! path is a finding of its own, up to [`MOST`] a rule, and stays one for a while, so that it is seen to be mended.
 //! A glob that matches nothing is a warning: it proves nothing, and is more often a slip than a wish.
 
+mod plan;
 mod rights;
 
 use std::{
@@ -22,6 +23,7 @@ use charliehub_proto::{
     policy::{self, FileKind},
 };
 
+pub use plan::{Mode, Plan, Rights, plan};
 pub(super) use rights::Mounts;
 use rights::{Names, User, Way};
 

@@ -85,6 +85,22 @@ fn what_comes_and_goes_is_held_at_its_worst() {
 }
 
 #[test]
+fn what_is_ill_and_restarts_did_not_come_and_go() {
+    let mut steady = Steady::new(Rules { clear: Duration::ZERO, ..RULES }, []);
+    look(&mut steady, 0, Status::Ok);
+    for round in 0..6 {
+        for (second, status) in
+            [(1, Status::Unknown), (2, Status::Unknown), (3, Status::Critical), (4, Status::Critical)]
+        {
+            look(&mut steady, round * 10 + second, status);
+        }
+    }
+    look(&mut steady, 64, Status::Ok);
+    look(&mut steady, 65, Status::Ok);
+    assert_eq!(steady.findings().map(|finding| finding.status).collect::<Vec<_>>(), [Status::Ok]);
+}
+
+#[test]
 fn a_look_that_failed_makes_unknown_what_is_known_and_a_good_one_mends_it() {
     let mut steady = steady();
     steady.failed("wireguard", "it hung", at(0));

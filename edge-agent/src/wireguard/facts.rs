@@ -12,14 +12,14 @@ use ipnet::IpNet;
 
 /// Of everything that is expected, by the name of the interface and by network.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     pub interfaces: BTreeMap<String, Interface>,
     /// The interface that packets to a network leave by; none when no route leads there.
     pub routes: BTreeMap<IpNet, Result<Option<String>, Unseen>>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Interface {
+pub(crate) struct Interface {
     /// None: there is no such interface.
     pub link: Result<Option<Link>, Unseen>,
     pub device: Result<Device, NoDevice>,
@@ -27,7 +27,7 @@ pub(super) struct Interface {
 
 /// An interface, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
+pub(crate) struct Link {
     pub index: u32,
     pub kind: String,
     pub is_up: bool,
@@ -38,7 +38,7 @@ pub(super) struct Link {
 
 /// The WireGuard part of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Device {
+pub(crate) struct Device {
     /// None: it has no private key, or nobody asked.
     pub own_key: Option<Key>,
     pub port: u16,
@@ -48,7 +48,7 @@ pub(super) struct Device {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     pub key: Key,
     pub endpoint: Option<SocketAddr>,
     /// Since 1970, by the clock of the machine at that time. None: never.
@@ -62,14 +62,14 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) const fn new(key: Key) -> Self {
+    pub(crate) const fn new(key: Key) -> Self {
         Self { key, endpoint: None, handshake: None, received: 0, sent: 0, keepalive: 0, allowed_ips: BTreeSet::new() }
     }
 }
 
 /// Why there is no WireGuard part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NoDevice {
+pub(crate) enum NoDevice {
     /// Neither has a process a socket for it nor has the kernel a tunnel of this name.
     Absent,
     /// There is a socket, and nobody behind it.
@@ -79,21 +79,21 @@ pub(super) enum NoDevice {
 
 /// It could not be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unseen {
+pub(crate) struct Unseen {
     pub why: String,
     /// What would let us.
     pub remedy: String,
 }
 
 impl Unseen {
-    pub(super) fn new(why: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn new(why: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { why: why.into(), remedy: remedy.into() }
     }
 }
 
 /// A public key; written as `wg show` does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key(pub [u8; 32]);
+pub(crate) struct Key(pub [u8; 32]);
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

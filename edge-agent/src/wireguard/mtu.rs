@@ -1,9 +1,10 @@
 //! Judges probes as large as a tunnel takes: small packets pass, and large ones vanish. Pure.
 //!
 //! Handshakes and pings are small, so a path that drops large packets looks well, while transfers hang. Only a large probe
-//! lost between two small ones that were answered says so, three times in a row.
+//! lost between two small ones that were answered says so, three times in a row. A tunnel that passes them is asked now and
+//! then, any other with each look, so that a hole is found, and found mended, as soon as the rest.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     facts::Facts,
@@ -37,7 +38,7 @@ pub(super) struct Aim {
 pub(super) struct Outcomes {
     pub small: Outcome,
     pub large: Outcome,
-    /// None when the large one was answered.
+    /// Only where the small one was answered and the large one was not.
     pub again: Option<Outcome>,
 }
 
@@ -64,10 +65,19 @@ pub(super) fn aims(wanted: &Wanted, facts: &Facts) -> Vec<Aim> {
     aims
 }
 
-/// How many looks in a row said the same of each target.
+/// What the latest probes said of each target.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    runs: BTreeMap<String, (Verdict, u32)>,
+    runs: BTreeMap<String, Run>,
+}
+
+/// Looks in a row that probed a target and said the same.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    verdict: Verdict,
+    looks: u32,
+    /// When it was probed last, since the boot.
+    at: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,21 +88,36 @@ enum Verdict {
 }
 
 impl Memory {
-    pub(super) fn judge(&mut self, probed: Vec<(Aim, Option<Outcomes>)>) -> Vec<Sample> {
+    /// True when it is time to probe a target: `every` is over, or what is known of it is not certain or not well.
+    pub(super) fn is_due(&self, target: &str, now: Duration, every: Duration) -> bool {
+        self.runs.get(target).is_none_or(|run| {
+            let is_well = run.verdict == Verdict::Passes && run.looks >= LOOKS;
+            !is_well || now.saturating_sub(run.at) >= every
+        })
+    }
+
+    /// `None` beside a tunnel without an obstacle: it was not due, and what was said of it holds. Behind an obstacle all is
+    /// forgotten, so that it is due as soon as that is gone.
+    pub(super) fn judge(&mut self, probed: Vec<(Aim, Option<Outcomes>)>, now: Duration) -> Vec<Sample> {
         let mut before = std::mem::take(&mut self.runs);
         let mut samples = Vec::new();
         for (aim, outcomes) in probed {
-            let sample = match (&aim.obstacle, &outcomes) {
-                (Some(why), _) => because(MTU, &aim.target, why),
-                (None, None | Some(Outcomes { small: Outcome::NoMeans, .. })) => {
-                    Sample::unknown(MTU, &aim.target, "no means to send large probes").remedy(probe::MEANS)
-                }
-                (None, Some(outcomes)) => {
+            let earlier = before.remove(&aim.target);
+            let run = match &outcomes {
+                Some(Outcomes { small: Outcome::NoMeans, .. }) => None,
+                Some(outcomes) => {
                     let verdict = verdict(outcomes);
-                    let earlier = before.remove(&aim.target).filter(|(earlier, _)| *earlier == verdict);
-                    let looks = earlier.map_or(1, |(_, looks)| looks.saturating_add(1));
-                    self.runs.insert(aim.target.clone(), (verdict, looks));
-                    say(&aim, verdict).confirmed_by(if looks >= LOOKS { 1 } else { u32::MAX })
+                    let looks = earlier.filter(|earlier| earlier.verdict == verdict).map_or(0, |earlier| earlier.looks);
+                    Some(Run { verdict, looks: looks.saturating_add(1), at: now })
+                }
+                None => earlier,
+            };
+            let sample = match (&aim.obstacle, run) {
+                (Some(why), _) => because(MTU, &aim.target, why).confirmed_by(1),
+                (None, None) => Sample::unknown(MTU, &aim.target, "no means to send large probes").remedy(probe::MEANS),
+                (None, Some(run)) => {
+                    self.runs.insert(aim.target.clone(), run);
+                    say(&aim, run.verdict).confirmed_by(if run.looks >= LOOKS { 1 } else { u32::MAX })
                 }
             };
             samples.push(sample.site(aim.site));
@@ -154,7 +179,7 @@ mod tests {
         let good = Outcomes { small: NO, large: YES, again: None };
         let mut memory = Memory::default();
         let mut say = |outcomes: &Outcomes| {
-            let sample = memory.judge(vec![(aim(), Some(outcomes.clone()))]).remove(0);
+            let sample = memory.judge(vec![(aim(), Some(outcomes.clone()))], Duration::ZERO).remove(0);
             (sample.status.as_str(), sample.confirm == 1)
         };
         assert_eq!(say(&good), ("ok", false));
@@ -164,5 +189,34 @@ mod tests {
         assert_eq!(say(&hole), ("warning", false));
         assert_eq!(say(&hole), ("warning", true));
         assert_eq!(say(&good), ("ok", false));
+    }
+
+    #[test]
+    fn what_passes_is_asked_now_and_then_and_all_else_with_each_look() {
+        let every = Duration::from_mins(5);
+        let hole = Outcomes { small: YES, large: NO, again: Some(YES) };
+        let good = Outcomes { small: YES, large: YES, again: None };
+        let at = Duration::from_secs;
+        let mut memory = Memory::default();
+        for look in 0..3 {
+            assert!(memory.is_due("wg-uk", at(look), every), "look {look}");
+            memory.judge(vec![(aim(), Some(good.clone()))], at(look));
+        }
+        assert!(!memory.is_due("wg-uk", at(301), every));
+        let held = memory.judge(vec![(aim(), None)], at(301)).remove(0);
+        assert_eq!(held.text, "packets of 1420 bytes pass wg-uk");
+        assert!(memory.is_due("wg-uk", at(302), every), "what was held is not a probe");
+        for look in 302..310 {
+            memory.judge(vec![(aim(), Some(hole.clone()))], at(look));
+            assert!(memory.is_due("wg-uk", at(look), every), "look {look}");
+        }
+        // A tunnel that was gone is asked as soon as it is there again.
+        for look in 310..313 {
+            memory.judge(vec![(aim(), Some(good.clone()))], at(look));
+        }
+        let gone = Aim { obstacle: Some("wg-uk is absent".to_owned()), ..aim() };
+        let told = memory.judge(vec![(gone, None)], at(313)).remove(0);
+        assert_eq!(told.text, "cannot be judged, because wg-uk is absent");
+        assert!(memory.is_due("wg-uk", at(314), every));
     }
 }

@@ -1,5 +1,5 @@
 //! Asks the kernel, in one question and its answers at a time: interfaces, their addresses, where packets would go, and
-//! its own WireGuard tunnels.
+//! its own WireGuard tunnels. Routes are [`routes`](super::routes).
 //!
 //! rtnetlink and genetlink have the same frame; [`ask`] is that. The crates that wrap it bring a task that runs beside its
 //! owner; we wait for one answer.
@@ -16,7 +16,7 @@ use std::{
 
 use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
     NetlinkSerializable,
 };
 use netlink_packet_generic::{
@@ -30,7 +30,8 @@ use netlink_packet_route::{
     route::{RouteAttribute, RouteMessage},
 };
 use netlink_packet_wireguard::{
-    WireguardAllowedIpAttr, WireguardAttribute, WireguardCmd, WireguardMessage, WireguardPeer, WireguardPeerAttribute,
+    WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute, WireguardCmd,
+    WireguardMessage, WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags,
 };
 use netlink_sys::{
     AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket,
@@ -46,7 +47,7 @@ const PART: usize = 64 << 10;
 const MOST: usize = 100_000;
 
 /// Every interface, by name.
-pub(super) async fn links() -> io::Result<BTreeMap<String, Link>> {
+pub(crate) async fn links() -> io::Result<BTreeMap<String, Link>> {
     let mut socket = Socket::open(NETLINK_ROUTE)?;
     let links = socket.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await?;
     let addresses = socket.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP).await?;
@@ -60,7 +61,7 @@ pub(super) async fn links() -> io::Result<BTreeMap<String, Link>> {
 }
 
 /// The index of the interface that a packet to `destination` would leave by. None: there is no route.
-pub(super) async fn route(destination: IpAddr) -> io::Result<Option<u32>> {
+pub(crate) async fn route(destination: IpAddr) -> io::Result<Option<u32>> {
     let mut message = RouteMessage::default();
     (message.header.address_family, message.header.destination_prefix_length) = match destination {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
@@ -81,24 +82,59 @@ pub(super) async fn route(destination: IpAddr) -> io::Result<Option<u32>> {
 /// The kernel's own tunnel of this name. Needs CAP_NET_ADMIN.
 pub(super) async fn device(interface: &str) -> io::Result<Device> {
     let mut socket = Socket::open(NETLINK_GENERIC)?;
+    let name = vec![WireguardAttribute::IfName(interface.to_owned())];
+    let question = question(&mut socket, WireguardCmd::GetDevice, name).await?;
+    let parts = socket.ask(question, NLM_F_DUMP).await?;
+    Ok(join(parts.into_iter().map(|part: GenlMessage<WireguardMessage>| part.payload.attributes)))
+}
+
+/// Gives a peer that is there these allowed IPs: beside those that it has, or in their place. Needs CAP_NET_ADMIN.
+pub(super) async fn set(interface: &str, peer: Key, allowed: &BTreeSet<IpNet>, is_replacing: bool) -> io::Result<()> {
+    let mut socket = Socket::open(NETLINK_GENERIC)?;
+    let mut flags = WireguardPeerFlags::UpdateOnly;
+    flags.set(WireguardPeerFlags::ReplaceAllowedIps, is_replacing);
+    let peer = WireguardPeer(vec![
+        WireguardPeerAttribute::PublicKey(peer.0),
+        WireguardPeerAttribute::Flags(flags),
+        WireguardPeerAttribute::AllowedIps(allowed.iter().map(told).collect()),
+    ]);
+    let attributes = vec![WireguardAttribute::IfName(interface.to_owned()), WireguardAttribute::Peers(vec![peer])];
+    let order = question(&mut socket, WireguardCmd::SetDevice, attributes).await?;
+    socket.ask(order, NLM_F_ACK).await.map(drop)
+}
+
+fn told(network: &IpNet) -> WireguardAllowedIp {
+    let family = match network {
+        IpNet::V4(_) => WireguardAddressFamily::Ipv4,
+        IpNet::V6(_) => WireguardAddressFamily::Ipv6,
+    };
+    WireguardAllowedIp(vec![
+        WireguardAllowedIpAttr::Family(family),
+        WireguardAllowedIpAttr::IpAddr(network.addr()),
+        WireguardAllowedIpAttr::Cidr(network.prefix_len()),
+    ])
+}
+
+/// What the kernel's WireGuard is told or asked: its number is another one in each kernel.
+async fn question(
+    socket: &mut Socket,
+    cmd: WireguardCmd,
+    attributes: Vec<WireguardAttribute>,
+) -> io::Result<GenlMessage<WireguardMessage>> {
     let question = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
         nlas: vec![GenlCtrlAttrs::FamilyName("wireguard".to_owned())],
     });
     let families = socket.ask(question, 0).await?;
-    let attributes = families.into_iter().flat_map(|family: GenlMessage<GenlCtrl>| family.payload.nlas);
-    let mut ids = attributes.filter_map(|attribute| match attribute {
+    let of_family = families.into_iter().flat_map(|family: GenlMessage<GenlCtrl>| family.payload.nlas);
+    let mut ids = of_family.filter_map(|attribute| match attribute {
         GenlCtrlAttrs::FamilyId(id) => Some(id),
         _ => None,
     });
     let id = ids.next().ok_or_else(|| io::Error::other("the kernel has no WireGuard"))?;
-    let mut question = GenlMessage::from_payload(WireguardMessage {
-        cmd: WireguardCmd::GetDevice,
-        attributes: vec![WireguardAttribute::IfName(interface.to_owned())],
-    });
+    let mut question = GenlMessage::from_payload(WireguardMessage { cmd, attributes });
     question.set_resolved_family_id(id);
-    let parts = socket.ask(question, NLM_F_DUMP).await?;
-    Ok(join(parts.into_iter().map(|part: GenlMessage<WireguardMessage>| part.payload.attributes)))
+    Ok(question)
 }
 
 /// A device with many peers comes in parts; a peer with many allowed IPs goes on in the next part under the same key.
@@ -204,13 +240,13 @@ fn oif(message: RouteNetlinkMessage) -> Option<u32> {
     })
 }
 
-struct Socket {
+pub(super) struct Socket {
     socket: TokioSocket,
     sequence: u32,
 }
 
 impl Socket {
-    fn open(protocol: isize) -> io::Result<Self> {
+    pub(super) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = TokioSocket::new(protocol)?;
         socket.socket_mut().bind_auto()?;
         socket.socket_ref().connect(&SocketAddr::new(0, 0))?;
@@ -218,7 +254,7 @@ impl Socket {
     }
 
     /// One question, and all that is answered to it.
-    async fn ask<M>(&mut self, question: impl Into<NetlinkPayload<M>>, flags: u16) -> io::Result<Vec<M>>
+    pub(super) async fn ask<M>(&mut self, question: impl Into<NetlinkPayload<M>>, flags: u16) -> io::Result<Vec<M>>
     where
         M: NetlinkSerializable + NetlinkDeserializable + Debug,
     {
@@ -249,7 +285,8 @@ impl Socket {
                     NetlinkPayload::InnerMessage(inner) => answers.push(inner),
                     _ => {}
                 }
-                if flags & NLM_F_DUMP == 0 {
+                // Of an order, the same bits mean other things.
+                if flags & NLM_F_DUMP != NLM_F_DUMP {
                     return Ok(answers);
                 }
             }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Probe {
+pub(crate) struct Probe {
     pub address: IpAddr,
     /// Leave by this interface; none: as the routes say.
     pub interface: Option<String>,
@@ -31,7 +31,7 @@ pub(super) struct Probe {
 
 /// What became of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// After so long.
     Answered(Duration),
     /// No answer in time; or it could not even leave, and why.
@@ -41,17 +41,17 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) const fn is_answered(&self) -> bool {
+    pub(crate) const fn is_answered(&self) -> bool {
         matches!(self, Self::Answered(_))
     }
 }
 
 /// What lets us probe.
-pub(super) const MEANS: &str =
+pub(crate) const MEANS: &str =
     "run the agent with CAP_NET_RAW, or let its group ping: sysctl -w net.ipv4.ping_group_range='0 2147483647'";
 
 /// Sends one, and waits for its answer no longer than `patience`.
-pub(super) async fn send(probe: &Probe, patience: Duration) -> Outcome {
+pub(crate) async fn send(probe: &Probe, patience: Duration) -> Outcome {
     let began = Instant::now();
     let sent = match open(probe) {
         Ok((socket, kind)) => timeout(patience, echo(probe, socket, kind)).await,

@@ -1,6 +1,6 @@
 //! A quiet hour, recorded from real tunnels and played again: nothing may be said of it.
 //!
-//! `tests/data/quiet-hour.gz` holds answers of wireguard-go 0.0.20220316 on a hub, every 5 s for more than an hour, of three
+//! `tests/data/quiet-tunnels.gz` holds answers of wireguard-go 0.0.20220316 on a hub, every 5 s for more than an hour, of three
 //! tunnels: one with a ping every 200 ms, one idle, both with a keepalive of 25 s; and one without a keepalive, used for 3 s every ten
 //! minutes. Before each answer stand when it was given, in ms since 1970 and since the boot, and the tunnel. The private keys were never written.
 
@@ -24,7 +24,7 @@ struct Answer {
 
 fn recording() -> Vec<Answer> {
     let mut text = String::new();
-    let packed = include_bytes!("../../tests/data/quiet-hour.gz").as_slice();
+    let packed = include_bytes!("../../tests/data/quiet-tunnels.gz").as_slice();
     flate2::read::GzDecoder::new(packed).read_to_string(&mut text).unwrap();
     let answers = text.split("# ").skip(1).map(|record| {
         let (head, answer) = record.split_once('\n').unwrap();

@@ -170,7 +170,7 @@ impl Memory {
             let sample = match (&outcome, &aim.obstacle) {
                 (_, Some(why)) => {
                     past = Past::default();
-                    because(REACHABLE, &aim.target, why)
+                    because(REACHABLE, &aim.target, why).confirmed_by(1)
                 }
                 (None, None) | (Some(Outcome::NoMeans), _) => {
                     Sample::unknown(REACHABLE, &aim.target, "no means to ask whether it answers").remedy(probe::MEANS)

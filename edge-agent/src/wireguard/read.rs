@@ -37,7 +37,13 @@ fn by_index(links: &BTreeMap<String, Link>) -> BTreeMap<u32, &str> {
     links.iter().map(|(name, link)| (link.index, name.as_str())).collect()
 }
 
-async fn device(sockets: &Path, name: &str, kind: Option<&str>, is_key_wanted: bool) -> Result<Device, NoDevice> {
+/// The WireGuard part of an interface; its own key where it is wanted.
+pub(crate) async fn device(
+    sockets: &Path,
+    name: &str,
+    kind: Option<&str>,
+    is_key_wanted: bool,
+) -> Result<Device, NoDevice> {
     let by_process = uapi::read(&sockets.join(format!("{name}.sock")), is_key_wanted).await;
     if kind != Some("wireguard") || !matches!(by_process, Err(NoDevice::Absent | NoDevice::Refused)) {
         return by_process;
@@ -75,6 +81,6 @@ async fn routes(
 }
 
 /// An address within a network that a host may have.
-fn somebody(network: &IpNet) -> IpAddr {
+pub(crate) fn somebody(network: &IpNet) -> IpAddr {
     network.hosts().next().unwrap_or(network.addr())
 }

@@ -2,7 +2,13 @@
 //!
 //! The answer holds the private key: it becomes the public one here, or nothing, and is written nowhere.
 
-use std::{io::ErrorKind, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    io::{self, ErrorKind},
+    path::Path,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use tokio::{
@@ -33,7 +39,7 @@ pub(super) enum Error {
 /// Asks the process behind `socket`. Its own public key is worked out only where it is `wanted`: that takes 40 µs.
 pub(super) async fn read(socket: &Path, is_key_wanted: bool) -> Result<Device, NoDevice> {
     let unseen = |why: String, remedy: &str| NoDevice::Unseen(Unseen::new(why, remedy));
-    let asked = timeout(PATIENCE, ask(socket)).await.map_err(|_| {
+    let asked = timeout(PATIENCE, ask(socket, b"get=1\n\n")).await.map_err(|_| {
         unseen(
             format!("{} did not answer within {} s", socket.display(), PATIENCE.as_secs()),
             "see what the process of the tunnel is doing; restart it if it hangs",
@@ -56,9 +62,9 @@ pub(super) async fn read(socket: &Path, is_key_wanted: bool) -> Result<Device, N
     })
 }
 
-async fn ask(socket: &Path) -> std::io::Result<Vec<u8>> {
+async fn ask(socket: &Path, question: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(b"get=1\n\n").await?;
+    stream.write_all(question).await?;
     let mut answer = Vec::with_capacity(64 << 10); // not grown, so not copied, for up to 200 peers
     while !answer.ends_with(b"\n\n") && answer.len() < LONGEST {
         if stream.read_buf(&mut answer).await? == 0 {
@@ -66,6 +72,28 @@ async fn ask(socket: &Path) -> std::io::Result<Vec<u8>> {
         }
     }
     Ok(answer)
+}
+
+/// Gives a peer that is there these allowed IPs: beside those that it has, or in their place.
+pub(super) async fn set(socket: &Path, peer: Key, allowed: &BTreeSet<IpNet>, is_replacing: bool) -> io::Result<()> {
+    let answer = timeout(PATIENCE, ask(socket, order(peer, allowed, is_replacing).as_bytes())).await;
+    let answer = answer.map_err(|_| io::Error::from(ErrorKind::TimedOut))??;
+    parse(&answer, false).map(drop).map_err(|error| io::Error::other(error.to_string()))
+}
+
+fn order(peer: Key, allowed: &BTreeSet<IpNet>, is_replacing: bool) -> String {
+    let mut order = "set=1\npublic_key=".to_owned();
+    for byte in peer.0 {
+        let _ = write!(order, "{byte:02x}");
+    }
+    order += "\nupdate_only=true\n";
+    if is_replacing {
+        order += "replace_allowed_ips=true\n";
+    }
+    for network in allowed {
+        let _ = writeln!(order, "allowed_ip={network}");
+    }
+    order + "\n"
 }
 
 /// Reads an answer to `get=1`. What newer versions add is passed over.
@@ -85,7 +113,7 @@ pub(super) fn parse(answer: &[u8], is_key_wanted: bool) -> Result<Device, Error>
             ("listen_port", None) => device.port = value.parse().map_err(|_| bad)?,
             ("public_key", _) => device.peers.push(Peer::new(Key(key(value).ok_or(bad)?))),
             (_, None) => {}
-            (name, Some(peer)) => set(peer, name, value).ok_or(bad)?,
+            (name, Some(peer)) => fill(peer, name, value).ok_or(bad)?,
         }
     }
     match errno {
@@ -96,7 +124,7 @@ pub(super) fn parse(answer: &[u8], is_key_wanted: bool) -> Result<Device, Error>
 }
 
 /// One line about a peer. None when it is not understood.
-fn set(peer: &mut Peer, name: &str, value: &str) -> Option<()> {
+fn fill(peer: &mut Peer, name: &str, value: &str) -> Option<()> {
     match name {
         "endpoint" => peer.endpoint = Some(value.parse().ok()?),
         "last_handshake_time_sec" => {
@@ -165,6 +193,17 @@ mod tests {
         let own_key = |is_wanted| parse(ANSWER.as_bytes(), is_wanted).unwrap().own_key.map(|key| key.to_string());
         assert_eq!(own_key(true).as_deref(), Some("hgnS7gruSLwdyuNxT/BvOJ9wElypGRV3iWxzwkSEIVo="));
         assert_eq!(own_key(false), None);
+    }
+
+    #[test]
+    fn allowed_ips_are_added_or_replaced() {
+        let allowed = ["10.44.0.0/16", "10.35.0.0/16"].map(|network| network.parse().unwrap()).into();
+        let key = "ab".repeat(32);
+        assert_eq!(
+            order(Key([0xab; 32]), &allowed, false),
+            format!("set=1\npublic_key={key}\nupdate_only=true\nallowed_ip=10.35.0.0/16\nallowed_ip=10.44.0.0/16\n\n")
+        );
+        assert!(order(Key([0xab; 32]), &allowed, true).contains("update_only=true\nreplace_allowed_ips=true\nallowed"));
     }
 
     #[test]

@@ -300,6 +300,19 @@ fn of_many_only_those_that_are_not_ok_are_told() {
 }
 
 #[test]
+fn when_all_fail_at_once_the_worst_are_told_and_the_others_counted() {
+    let all = (0..5_000).map(|n| {
+        let status = if n == 4_000 { Critical } else { Unknown };
+        Sample::new(SERVED, format!("{n:05}.test"), status, "the entry point does not answer").remedy("start Traefik")
+    });
+    let told = few(SERVED, all.collect(), 1_000);
+    assert_eq!((told.len(), told[0].target.as_str(), told[1].target.as_str()), (1_001, "04000.test", "00000.test"));
+    let rest = &told[1_000];
+    assert_eq!((rest.target.as_str(), rest.status, rest.remedy.as_deref()), ("names", Unknown, Some("start Traefik")));
+    assert!(rest.observed.as_deref().unwrap().starts_with("4000 more names are not told"), "{rest:?}");
+}
+
+#[test]
 fn a_path_is_one_word() {
     for (path, word) in [("/a/b.json", "/a/b.json"), ("/a b", "'/a b'"), ("/it's", r"'/it'\''s'"), ("/$(x)", "'/$(x)'")]
     {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use charliehub_secret::Source;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -17,7 +18,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, split},
     net::TcpStream,
     sync::watch,
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
@@ -183,10 +184,18 @@ async fn talk(
 ) -> Error {
     let password = match &mqtt.password_file {
         None => None,
-        Some(file) => match tokio::fs::read(file).await {
-            Ok(password) => Some(password.trim_ascii().to_vec()),
-            Err(error) => return Error::Setting(file.clone(), error.to_string()),
-        },
+        Some(file) => {
+            let source = Source::from(file.as_path());
+            let named = PathBuf::from(source.to_string());
+            match spawn_blocking(move || source.read()).await {
+                Ok(Ok(password)) => Some(password.trim().as_bytes().to_vec()),
+                Ok(Err(charliehub_secret::Error::Unreadable { source, .. })) => {
+                    return Error::Setting(named, source.to_string());
+                }
+                Ok(Err(error)) => return Error::Setting(named, error.to_string()),
+                Err(error) => return Error::Setting(named, error.to_string()),
+            }
+        }
     };
     let (read, mut write) = split(stream);
     let mut read = Box::pin(BufReader::new(read));

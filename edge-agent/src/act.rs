@@ -1,0 +1,109 @@
+//! What the agent does to its host, where its settings let it: nothing unless they do. What it does is logged and told before and
+//! after, read back, undone when a step fails, and stopped by a file of the operator's.
+//!
+//! Each actor runs beside the checks and says on the [`Board`] how it is; the group [`Acting`] makes findings of that.
+
+pub mod failover;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use charliehub_proto::expected::Expected;
+use tokio::sync::Notify;
+
+use crate::{
+    catalogue::Check,
+    clock::{self, Now},
+    look::Look,
+    sample::Sample,
+};
+
+pub const CHECKS: &[Check] = &[Check {
+    name: failover::FAILOVER,
+    what: "a site's networks go by their own tunnel, or have moved to the one that stands by",
+    why: "Where [[act.failover]] names the site. Warning: they go by the other tunnel, are about to, or a file or a route that \
+          somebody made keeps us from it. Critical: neither tunnel answers, a move failed, or they moved three times within an \
+          hour and the next move is an operator's. Unknown: it could not act, and the remedy says what lets it. `hold` in the \
+          run directory stops all of it; `ip route show proto 235` is what it did.",
+}];
+
+/// What the actors say of themselves.
+#[derive(Debug, Default)]
+pub struct Board {
+    said: Mutex<BTreeMap<String, Said>>,
+    news: Notify,
+}
+
+#[derive(Clone, Debug)]
+struct Said {
+    sample: Sample,
+    at: Duration,
+}
+
+/// Who said nothing for so long stands still.
+const STILL: Duration = Duration::from_mins(1);
+
+impl Board {
+    /// Replaces what `who` said before.
+    pub fn say(&self, who: &str, sample: Sample) {
+        let mut said = self.lock();
+        let is_news = said.get(who).is_none_or(|last| last.sample != sample);
+        said.insert(who.to_owned(), Said { sample, at: clock::boot() });
+        drop(said);
+        if is_news {
+            self.news.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Said>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The group that tells of the actors.
+#[derive(Debug)]
+pub struct Acting(pub Arc<Board>);
+
+impl Look for Acting {
+    const NAME: &'static str = "act";
+
+    async fn look(&mut self, _: &Arc<Expected>, now: Now) -> Vec<Sample> {
+        let said: Vec<Said> = self.0.lock().values().cloned().collect();
+        said.into_iter()
+            .map(|said| if now.boot.saturating_sub(said.at) < STILL { said.sample } else { still(&said.sample) })
+            .collect()
+    }
+
+    async fn wake(&mut self) {
+        self.0.news.notified().await;
+    }
+}
+
+fn still(last: &Sample) -> Sample {
+    Sample::unknown(last.check, &last.target, format!("it stands still since it said: {}", last.text))
+        .remedy("systemctl restart charliehub-edge-agent; what it did is found again")
+        .confirmed_by(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use charliehub_proto::finding::Status;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_is_found_until_nothing_is_said_any_more() {
+        let board = Arc::new(Board::default());
+        board.say("fr", Sample::warning("failover", "wg-fr->wg-uk", "it moves"));
+        let mut group = Acting(board);
+        group.wake().await;
+        let now = |late| Now { boot: clock::boot() + late, wall: Timestamp::now(), is_trusted: true };
+        let fresh = group.look(&Arc::default(), now(Duration::ZERO)).await;
+        let late = group.look(&Arc::default(), now(STILL)).await;
+        assert_eq!((fresh[0].status, late[0].status), (Status::Warning, Status::Unknown));
+    }
+}
