@@ -1,9 +1,9 @@
 //! Brings a backup back: judged first, then everything in one transaction.
 //!
-//! In order: the file's seal, its entries and its manifest, before the database is touched. Then a lock that lets readers
-//! go on and writers wait, the question whether anything would be lost, a backup of that where it was asked for; the schema
-//! of then, its tables emptied and filled with their triggers off; each table read back and compared; the steps to the
-//! schema of now; digest and audit. Who is killed before the commit has changed nothing.
+//! In order: the file's seal, its entries and its manifest, before the database is touched. Then a lock that keeps everybody
+//! out, the question whether anything would be lost, a backup of that where it was asked for; the schema of then, its tables
+//! emptied and filled with their triggers off; each table read back and compared; the steps to the schema of now; digest
+//! and audit. Who is killed before the commit has changed nothing.
 //!
 //! Revisions come back with their tokens, so a provider that runs finds by them that it is on a fork; it is told at once.
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::SinkExt as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio_postgres::{Client, GenericClient, Transaction, types::Type};
+use tokio_postgres::{Client, GenericClient, Transaction, error::SqlState, types::Type};
 
 use super::{
     Error, MANIFEST, Manifest, PROGRAM, SETTINGS,
@@ -148,7 +148,7 @@ pub async fn load(client: &mut Client, sound: &Sound, wanted: Wanted<'_>) -> Res
     if there.is_empty() {
         replace = None;
     } else {
-        lock(&transaction, &there, "EXCLUSIVE").await?;
+        lock(&transaction, &there).await?;
         if let Some(what) = contents(&transaction, &there).await? {
             let Some(partial) = &mut replace else {
                 return Err(Error::NotEmpty { database: source.database.to_owned(), what });
@@ -181,9 +181,19 @@ pub async fn load(client: &mut Client, sound: &Sound, wanted: Wanted<'_>) -> Res
     Ok(Loaded { version: migrate::newest(), digest, excuse, broken, left_out, replaced: replace })
 }
 
-async fn lock(transaction: &Transaction<'_>, tables: &[String], mode: &str) -> Result<(), Error> {
+/// Keeps everybody out of `tables`, readers too: they may be about to write, and who already holds a weaker lock could not take
+/// this one without a deadlock with them. Sessions that lock in another order than we do go first.
+async fn lock(transaction: &Transaction<'_>, tables: &[String]) -> Result<(), Error> {
     let names: Vec<String> = tables.iter().map(|name| format!("charliehub.{}", quoted(name))).collect();
-    Ok(transaction.batch_execute(&format!("LOCK TABLE {} IN {mode} MODE", names.join(", "))).await?)
+    let lock = format!("SAVEPOINT before_locks; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.join(", "));
+    loop {
+        match transaction.batch_execute(&lock).await {
+            Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
+                transaction.batch_execute("ROLLBACK TO before_locks").await?;
+            }
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// The version of a schema that is there.
