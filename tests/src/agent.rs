@@ -20,8 +20,13 @@ pub struct Agent {
     address: SocketAddr,
     namespace: Option<String>,
     programs: Option<PathBuf>,
+    /// A capability that it is started without.
+    lacks: Option<&'static str>,
+    environment: Vec<(&'static str, String)>,
     process: Option<Process>,
 }
+
+const CRASH_AT: &str = "CHARLIEHUB_CRASH_AT";
 
 impl Agent {
     /// The part of `deploy/agent/hub2.toml` that is about the firewall.
@@ -42,6 +47,8 @@ impl Agent {
             address,
             namespace: None,
             programs: None,
+            lacks: None,
+            environment: Vec::new(),
             process: None,
         };
         this.settings(settings);
@@ -60,6 +67,49 @@ impl Agent {
     pub fn with_programs(mut self, folder: PathBuf) -> Self {
         self.programs = Some(folder);
         self
+    }
+
+    /// Runs without this capability, as `setpriv` calls it.
+    #[must_use]
+    pub fn without(mut self, capability: &'static str) -> Self {
+        self.lacks = Some(capability);
+        self
+    }
+
+    /// Lives by a clock that [`Self::set_clock`] sets. What has passed since the boot stays as it is.
+    #[must_use]
+    pub fn with_a_clock_of_its_own(mut self) -> Self {
+        self.set_clock("+0");
+        let file = self.clock().display().to_string();
+        self.environment = vec![
+            ("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1".to_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", file),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        self
+    }
+
+    /// From its next start on it kills itself at this step of what it does to the host.
+    pub fn dies_at(&mut self, step: Option<&str>) {
+        self.environment.retain(|(name, _)| *name != CRASH_AT);
+        self.environment.extend(step.map(|step| (CRASH_AT, step.to_owned())));
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn until_ended(&mut self, deadline: Duration) {
+        self.process.as_mut().expect("a running agent").ended(deadline).await;
+    }
+
+    /// Sets it off from the true time, as libfaketime writes it: `-1h`. Written beside and renamed: it is read all the time.
+    pub fn set_clock(&self, offset: &str) {
+        let draft = self.clock().with_extension("draft");
+        std::fs::write(&draft, format!("{offset}\n")).expect("a file for the clock");
+        std::fs::rename(draft, self.clock()).expect("a file for the clock");
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.config.with_extension("clock")
     }
 
     /// Started, on this host.
@@ -118,7 +168,11 @@ impl Agent {
             None => guarded(None, "KILL", binary),
             Some(namespace) => {
                 let mut command = guarded(None, "KILL", "nsenter");
-                command.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(binary);
+                command.arg(format!("--net=/run/netns/{namespace}")).arg("--");
+                if let Some(lacks) = self.lacks {
+                    command.args(["setpriv", &format!("--bounding-set=-{lacks}"), &format!("--inh-caps=-{lacks}")]);
+                }
+                command.arg(binary);
                 command
             }
         };
@@ -126,6 +180,7 @@ impl Agent {
             let path = std::env::var("PATH").unwrap_or_default();
             command.env("PATH", format!("{}:{path}", folder.display()));
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("--config").arg(&self.config);
         command
     }

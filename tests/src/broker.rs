@@ -50,6 +50,10 @@ impl Broker {
         self.process = None;
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What clients are given for it.
     pub fn address(&self) -> String {
         format!("localhost:{}", self.port)
@@ -72,7 +76,8 @@ impl Broker {
     /// A gateway that says something every 100 ms, until it is dropped.
     pub fn gateway(&self, topic: &str) -> Process {
         let words = self.publish(topic);
-        let script = format!("while :; do {words} -m x; sleep 0.1; done");
+        // One whose broker dies in the middle may wait for ever.
+        let script = format!("while :; do timeout --foreground 2 {words} -m x; sleep 0.1; done");
         let mut command = guarded(None, "KILL", "sh");
         command.args(["-c", &script]);
         Process::start(&self.home, &topic.replace('/', "-"), command)

@@ -108,7 +108,19 @@ impl Connection {
         Self::open_from(home, address, None, None).await
     }
 
-    async fn open_from(
+    /// Over TLS as this client has it, to a server of this name.
+    pub async fn by_tls(
+        home: &Home,
+        address: SocketAddr,
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> anyhow::Result<Self> {
+        let socket = connect(address, None).await?;
+        let stream = TlsConnector::from(config).connect(ServerName::try_from(name.to_owned())?, socket).await?;
+        Self::over(home, stream, address.to_string()).await
+    }
+
+    pub(crate) async fn open_from(
         home: &Home,
         address: SocketAddr,
         source: Option<IpAddr>,

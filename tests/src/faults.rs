@@ -27,6 +27,8 @@ pub struct Link {
 struct State {
     /// Bytes from the target that each new connection lets through before it closes.
     allowance: AtomicU64,
+    /// It does not close then, but stalls until there is a larger allowance.
+    waits: AtomicBool,
     stalled: AtomicBool,
     connections: AtomicU64,
     close: Notify,
@@ -38,6 +40,7 @@ impl Link {
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(State {
             allowance: AtomicU64::new(u64::MAX),
+            waits: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             close: Notify::new(),
@@ -68,6 +71,12 @@ impl Link {
     /// From the next connection on, each is closed after `bytes` from the target.
     pub fn cut_after(&self, bytes: u64) {
         self.state.allowance.store(bytes, Ordering::SeqCst);
+    }
+
+    /// From the next connection on, each stalls after `bytes` from the target until it is mended.
+    pub fn stall_after(&self, bytes: u64) {
+        self.state.waits.store(true, Ordering::SeqCst);
+        self.cut_after(bytes);
     }
 
     pub fn mend(&self) {
@@ -106,8 +115,21 @@ async fn relay(mut near: TcpStream, mut far: TcpStream, state: &State) {
                 Ok(n) if n > 0 => {
                     let pass = u64::try_from(n).unwrap_or(0).min(left);
                     left -= pass;
-                    if near.write_all(&down[..usize::try_from(pass).unwrap_or(0)]).await.is_err() || left == 0 {
+                    let (now, later) = down[..n].split_at(usize::try_from(pass).unwrap_or(0));
+                    if near.write_all(now).await.is_err() {
                         return;
+                    }
+                    if left == 0 {
+                        if !state.waits.load(Ordering::SeqCst) {
+                            return;
+                        }
+                        while state.allowance.load(Ordering::SeqCst) != u64::MAX {
+                            tokio::time::sleep(ms(10)).await;
+                        }
+                        left = u64::MAX;
+                        if near.write_all(later).await.is_err() {
+                            return;
+                        }
                     }
                 }
                 _ => return,

@@ -73,7 +73,12 @@ impl Default for Home {
     }
 }
 
-/// What all tests of this user share on this machine: port locks and the template cluster.
+/// What all tests of this user share on this machine, wherever each has its home: port locks and the template cluster.
 pub(crate) fn shared() -> PathBuf {
-    std::env::temp_dir().join(format!("charliehub-tests-{}", rustix::process::getuid().as_raw()))
+    Path::new("/tmp").join(format!("charliehub-tests-{}", rustix::process::getuid().as_raw()))
+}
+
+/// The root of the sources, where `deploy` is.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

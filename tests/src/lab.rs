@@ -93,8 +93,28 @@ impl Lab {
 
     /// What an agent on the hub is told: all sites, and where the sockets are.
     pub fn settings(&self) -> String {
-        let sockets = format!("[wireguard]\nsockets = \"{}\"\n", self.work.join("hub2/wireguard").display());
-        sockets + &self.sites.iter().map(Site::settings).collect::<String>()
+        let sockets = format!("[wireguard]\nsockets = \"{}\"\n", self.sockets().display());
+        sockets + &self.expected()
+    }
+
+    /// The sites alone, for an agent that sees the sockets where they usually are.
+    pub fn expected(&self) -> String {
+        self.sites.iter().map(Site::settings).collect()
+    }
+
+    /// To be put behind these, where there are no extra sites: `fr` may be reached by the tunnel of `uk` too, and fails over as
+    /// these keys say.
+    pub fn failover(&self, keys: &str) -> String {
+        let uk = self.sites.iter().find(|site| site.name == "uk").expect("site uk");
+        let (network, end, key) = (&uk.network, &uk.end, &uk.key);
+        format!(
+            "[[sites.tunnels]]\ninterface = \"wg-uk\"\nrank = 2\npublic_key = \"{key}\"\nkeepalive = 25\n\
+             allowed_ips = [\"{network}\", \"{end}/32\"]\npeer_address = \"{end}\"\n[[act.failover]]\nsite = \"fr\"\n{keys}\n"
+        )
+    }
+
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.work.join("hub2/wireguard")
     }
 
     /// Every fault that there is.
@@ -122,9 +142,25 @@ impl Lab {
 
     /// Runs a line of a shell on the hub, as its administrator would.
     pub async fn on_hub(&self, line: &str) {
+        self.asked_on_hub(line).await;
+    }
+
+    /// The same; what it says.
+    pub async fn asked_on_hub(&self, line: &str) -> String {
+        self.asked("hub2", line).await
+    }
+
+    /// The same at a site.
+    pub async fn at_site(&self, site: &str, line: &str) {
+        self.asked(site, line).await;
+    }
+
+    async fn asked(&self, place: &str, line: &str) -> String {
         let _turn = self.turn.lock().await;
         let work = self.work.to_str().expect("a path in UTF-8");
-        succeeded(&tool("wg-topology", &["exec", "--work", work, "hub2", "--", "sh", "-c", line]).await);
+        let output = tool("wg-topology", &["exec", "--work", work, place, "--", "sh", "-c", line]).await;
+        succeeded(&output);
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -18,19 +18,31 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod acme;
 mod agent;
+mod authelia;
 mod backend;
 mod broker;
 mod browser;
 mod cert_case;
 mod client;
+mod crowd;
+mod debian;
 mod every_option;
 mod faults;
 mod guest;
+mod handbook;
 mod home;
+mod hub;
+mod keyring;
 mod lab;
+mod mirror;
+mod monitoring;
 mod netns;
+mod packages;
 mod pgbouncer;
+mod pings;
+mod pki;
 mod podman;
 mod postgres;
 mod process;
@@ -44,19 +56,31 @@ mod watch;
 mod world;
 mod writer;
 
+pub use acme::Pebble;
 pub use agent::Agent;
+pub use authelia::{Authelia, STRANGER};
 pub use backend::{Backend, Seen};
 pub use broker::Broker;
 pub use browser::Browser;
 pub use cert_case::CertCase;
 pub use client::{Answer, Client, Connection, open_tls, trusting_all};
+pub use crowd::{Crowd, raise_open_files};
+pub use debian::{Debian, debian_root};
 pub use every_option::configuration;
 pub use faults::{Link, LittleMemory, SmallDisk};
 pub use guest::Guest;
-pub use home::Home;
+pub use handbook::{Block, handbook, replaced};
+pub use home::{Home, repository};
+pub use hub::{Authority, Hub, trusting};
+pub use keyring::{Keyring, Tally, Users};
 pub use lab::{Lab, Site};
+pub use mirror::mirror;
+pub use monitoring::{Alertmanager, Exporter, Prometheus, deployed, deployed_files, unix_time};
 pub use netns::{Alias, Netns, is_root};
+pub use packages::{AGENT, HUB_PACKAGES, PROVIDER, deb, package, programs};
 pub use pgbouncer::PgBouncer;
+pub use pings::Pings;
+pub use pki::{Pair, Pki};
 pub use podman::Podman;
 pub use postgres::{Options, Postgres, Stop};
 pub use process::{Process, Signal};
@@ -64,8 +88,8 @@ pub use provider::{Output, Provider};
 pub use row::Row;
 pub use stream::{Heard, Stream};
 pub use switch::Switch;
-pub use systemd::Systemd;
-pub use traefik::Traefik;
+pub use systemd::{Caller, Systemd};
+pub use traefik::{Rendered, Traefik};
 pub use watch::{Served, Watch};
 pub use world::{World, unguarded};
 pub use writer::{Writer, Written};
@@ -86,7 +110,7 @@ pub fn full() -> bool {
 }
 
 /// Tries until it is `Ok`, and tells how long that took. Past the deadline it panics with the last value seen. An attempt
-/// that hangs is given up after a second.
+/// that hangs is given up after a second. The longer it takes the rarer it tries, within a fiftieth of the time that passed.
 pub async fn until<T, E: Debug>(
     what: &str,
     deadline: Duration,
@@ -101,8 +125,9 @@ pub async fn until<T, E: Debug>(
             Ok(Err(seen)) => last = Some(seen),
             Err(_) => {}
         }
-        assert!(began.elapsed() < deadline, "not within {deadline:?}: {what}; last seen: {last:?}");
-        tokio::time::sleep(ms(5)).await;
+        let passed = began.elapsed();
+        assert!(passed < deadline, "not within {deadline:?}: {what}; last seen: {last:?}");
+        tokio::time::sleep((passed / 50).clamp(ms(5), ms(200))).await;
     }
 }
 

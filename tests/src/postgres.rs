@@ -10,14 +10,14 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::chown,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use rustix::fs::{FlockOperation, flock};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::{
-    Home, Netns, Process, Signal, is_root,
+    Home, Netns, Output, Process, Signal, is_root,
     process::{guarded, signal_pid, sweep},
     secs, until,
 };
@@ -26,6 +26,7 @@ const CONFIG: &str = "
 shared_buffers = 16MB
 max_connections = 60
 fsync = off
+dynamic_shared_memory_type = mmap
 wal_level = replica
 wal_keep_size = 64MB
 hot_standby = on
@@ -255,6 +256,34 @@ impl Postgres {
         standby
     }
 
+    /// One that is not there yet: whoever calls fills its data directory, then says [`Postgres::adopt`].
+    pub fn beside(home: &Home) -> Self {
+        let this = Self::prepare(home, &Options::default());
+        std::fs::create_dir(&this.data).expect("its data directory");
+        chmod(&this.data, 0o700);
+        give(&this.data);
+        this
+    }
+
+    /// Gives what others put into its data directory the address of this one, and starts it.
+    pub async fn adopt(&mut self) {
+        self.configure();
+        self.up().await;
+    }
+
+    /// Makes a file the server's user's.
+    pub fn give(&self, path: &Path) {
+        give(path);
+    }
+
+    /// A program as the user of the server, told by libpq's variables where that is.
+    pub async fn program(&self, program: &Path, args: &[&str], more: &[(&str, &str)]) -> Output {
+        let mut command = guarded(user(), "KILL", program);
+        command.args(args).current_dir("/").env("PGDATA", &self.data).env("PGHOST", &self.sockets);
+        command.env("PGPORT", self.port.to_string()).envs(more.iter().copied());
+        Output::of(command.into()).await
+    }
+
     /// Waits until `standby` has replayed everything that is committed here.
     pub async fn caught_up(&self, standby: &Self) {
         let end = self.value("SELECT pg_current_wal_lsn()").await;
@@ -265,10 +294,12 @@ impl Postgres {
         .await;
     }
 
-    /// A client program of PostgreSQL, such as `pg_dump`, on this cluster.
+    /// A client program of PostgreSQL, such as `pg_dump`, on this cluster. A restore locks tables in an order of its own: who
+    /// reads meanwhile gives way to it in a deadlock.
     pub async fn tool(&self, program: &str, args: &[&str]) {
         let mut command = tokio::process::Command::new(binary(program));
         command.arg("-h").arg(&self.sockets).args(["-p", &self.port.to_string(), "-U", "postgres"]).args(args);
+        command.env("PGOPTIONS", "-c deadlock_timeout=1min");
         let out = command.output().await.unwrap_or_else(|e| panic!("cannot run {program}: {e}"));
         assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
     }
@@ -290,6 +321,16 @@ impl Drop for Postgres {
         }
         self.process = None;
         sweep(&self.data);
+        free_memory(&self.data);
+    }
+}
+
+/// Takes away what a killed cluster leaves: the shared memory by which a postmaster knows its predecessor, which would stay
+/// until the machine starts anew. A machine has 4096 such segments.
+pub(crate) fn free_memory(data: &Path) {
+    let Ok(file) = std::fs::read_to_string(data.join("postmaster.pid")) else { return };
+    if let Some(id) = file.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+        Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status().ok();
     }
 }
 

@@ -54,6 +54,11 @@ impl Process {
         signal_pid(self.pid(), signal);
     }
 
+    /// The first of its descendants that runs this program.
+    pub fn below(&self, program: &str) -> Option<u32> {
+        below(self.pid(), program)
+    }
+
     /// `None` while it runs.
     pub fn exit(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the state of a child")
@@ -94,6 +99,21 @@ impl Drop for Process {
 pub(crate) fn signal_pid(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(pid, signal).ok();
+}
+
+/// The first of the descendants of a process that runs this program.
+pub(crate) fn below(pid: u32, program: &str) -> Option<u32> {
+    // The kernel keeps 15 bytes of a name.
+    let name = program.get(..15).unwrap_or(program);
+    // Each thread has the children that it made.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let children = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<u32> =
+        children.flat_map(|of| of.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
+    children.into_iter().find_map(|pid| {
+        let own = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        if own.trim() == name { Some(pid) } else { below(pid, program) }
+    })
 }
 
 /// Ends every process that works in `dir`: what a killed parent left behind (PostgreSQL's children lead their own groups).

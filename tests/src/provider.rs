@@ -3,16 +3,22 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use hyper::Method;
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    net::listen,
+};
 
 use crate::{
     Answer, Connection, Home, Process, Signal, Stream, Watch,
+    postgres::free_memory,
     process::{guarded, sweep},
     secs, until,
 };
@@ -26,11 +32,11 @@ pub struct Output {
 }
 
 impl Output {
-    /// Of a command that ends by itself.
+    /// Of a command that ends by itself. The deadline is for a machine that does much else: it may sync a whole cluster.
     pub(crate) async fn of(mut command: tokio::process::Command) -> Self {
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let out = tokio::time::timeout(secs(20), command.output()).await;
-        let out = out.unwrap_or_else(|_| panic!("{command:?} did not end in 20 s")).expect("our own binary");
+        let out = tokio::time::timeout(secs(90), command.output()).await;
+        let out = out.unwrap_or_else(|_| panic!("{command:?} did not end in 90 s")).expect("our own binary");
         Self {
             code: out.status.code(),
             out: String::from_utf8_lossy(&out.stdout).into_owned(),
@@ -49,6 +55,8 @@ pub struct Provider {
     address: SocketAddr,
     token: Option<String>,
     process: Option<Process>,
+    /// Where systemd would hold it.
+    socket: Option<TcpListener>,
 }
 
 impl Provider {
@@ -64,6 +72,7 @@ impl Provider {
             address,
             token: None,
             process: None,
+            socket: None,
         };
         this.set("serve", "listen", &format!("\"{address}\""))
             .set("compile", "entry_points", r#"["web", "websecure", "mqtt"]"#)
@@ -130,10 +139,24 @@ impl Provider {
     pub fn launch(&mut self) {
         let mut command = self.command();
         command.arg("serve");
+        if let Some(socket) = &self.socket {
+            fcntl_setfd(socket, FdFlags::empty()).expect("a socket to hand on");
+            command = handing(socket, &command);
+        }
         self.process = Some(Process::start(&self.home, &self.name, command));
+        if let Some(socket) = &self.socket {
+            fcntl_setfd(socket, FdFlags::CLOEXEC).expect("a socket of our own");
+        }
     }
 
-    fn command(&self) -> std::process::Command {
+    /// From its next start on it serves on a socket that stays open between its starts, as a socket unit has it.
+    pub fn hold_socket(&mut self) {
+        let socket = TcpListener::bind(self.address).expect("its address");
+        listen(&socket, 4_096).expect("a longer queue");
+        self.socket = Some(socket);
+    }
+
+    pub(crate) fn command(&self) -> std::process::Command {
         let mut text = String::new();
         for (section, keys) in &self.settings {
             writeln!(text, "[{section}]").unwrap();
@@ -159,6 +182,26 @@ impl Provider {
         let mut command = tokio::process::Command::from(self.command());
         command.args(args);
         Output::of(command).await
+    }
+
+    /// Begins another subcommand, and waits for nothing.
+    pub fn begin(&self, args: &[&str]) -> Process {
+        let mut command = self.command();
+        command.args(args);
+        Process::start(&self.home, &format!("{}-{}", self.name, args.first().unwrap_or(&"")), command)
+    }
+
+    /// A shell command line in which `$P` is this provider's program with its configuration, and `$HOME` the test's
+    /// directory. It must do its work; what it printed.
+    pub async fn sh(&self, line: &str) -> String {
+        let ours = self.command();
+        let words: Vec<String> = ours.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        let mut command = guarded(None, "KILL", "bash");
+        command.args(["-o", "pipefail", "-c", line]).env("HOME", self.home.path());
+        command.env("P", format!("{} {}", ours.get_program().display(), words.join(" ")));
+        let output = Output::of(command.into()).await;
+        assert_eq!(output.code, Some(0), "{line}: {output:?}");
+        output.out
     }
 
     /// Runs it and insists that it did its work; what it printed.
@@ -231,7 +274,14 @@ impl Provider {
     }
 
     pub async fn connection(&self) -> Connection {
-        Connection::open(&self.home, self.address).await.expect("a connection to the provider")
+        self.open().await.expect("a connection to the provider")
+    }
+
+    /// By TLS where it has a certificate, whoever signed that.
+    async fn open(&self) -> anyhow::Result<Connection> {
+        let is_https = self.settings.get("serve").is_some_and(|serve| serve.contains_key("tls_certificate"));
+        let name = self.address.ip().to_string();
+        Connection::open_from(&self.home, self.address, None, is_https.then_some(name.as_str())).await
     }
 
     /// On a connection of its own, as admin.
@@ -253,7 +303,7 @@ impl Provider {
         if !body.is_empty() {
             headers.push(("content-type", "application/json"));
         }
-        Connection::open(&self.home, self.address).await?.send(method, path, &headers, body).await
+        self.open().await?.send(method, path, &headers, body).await
     }
 
     /// `GET /api/events` with this behind it, as admin: the stream.
@@ -275,7 +325,8 @@ impl Provider {
     /// Polls until what is served has at least this revision; tells how long that took.
     pub async fn until_serves(&self, revision: u64, deadline: Duration) -> Duration {
         until(&format!("revision {revision} is served"), deadline, async || {
-            let answer = self.try_get("/traefik").await.map_err(|e| format!("{e:#}"))?;
+            // Without the body, which may be megabytes.
+            let answer = self.try_send(Method::HEAD, "/traefik", "").await.map_err(|e| format!("{e:#}"))?;
             if answer.status == 200 && answer.revision() >= revision {
                 Ok(())
             } else {
@@ -327,7 +378,22 @@ impl Drop for Provider {
     fn drop(&mut self) {
         self.process = None;
         sweep(&self.data);
+        free_memory(&self.data.join("postgres"));
     }
+}
+
+/// The same command with this socket, as systemd hands it over.
+fn handing(socket: &TcpListener, command: &std::process::Command) -> std::process::Command {
+    let mut bash = guarded(None, "KILL", "bash");
+    bash.args(["-c", r#"exec 3<&"$0" && LISTEN_FDS=1 LISTEN_PID=$$ exec "$@""#]).arg(socket.as_raw_fd().to_string());
+    bash.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bash.env(name, value),
+            None => bash.env_remove(name),
+        };
+    }
+    bash
 }
 
 fn binary() -> PathBuf {

@@ -38,6 +38,29 @@ impl Switch {
         Self::over(home, listener.expect("a socket"), port)
     }
 
+    /// From this host to a port on the loopback of a namespace.
+    pub async fn out_of(home: &Home, namespace: &str, port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+        let (address, port) = (listener.local_addr().expect("an address"), Arc::new(AtomicU16::new(port)));
+        let (leads, tasks, namespace) = (port.clone(), home.tasks().clone(), namespace.to_owned());
+        home.tasks().spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (port, namespace) = (leads.load(Ordering::SeqCst), namespace.clone());
+                tasks.spawn(async move {
+                    let connect = move || std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+                    let Ok(server) = within(&namespace, connect).await else { return };
+                    if server.set_nonblocking(true).is_err() {
+                        return;
+                    }
+                    if let Ok(mut server) = TcpStream::from_std(server) {
+                        copy_bidirectional(&mut client, &mut server).await.ok();
+                    }
+                });
+            }
+        });
+        Self { address, port }
+    }
+
     fn over(home: &Home, listener: Blocking, port: u16) -> Self {
         listener.set_nonblocking(true).expect("a socket that does not block");
         let listener = TcpListener::from_std(listener).expect("a socket");

@@ -1,5 +1,7 @@
 //! The real Traefik, unmodified, polling a provider (or a file, to compare with).
 
+mod hub;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -11,7 +13,8 @@ use hyper::Method;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::{Answer, Client, Connection, Home, Process, Signal, open_tls, process::guarded, secs, until};
+pub use self::hub::Rendered;
+use crate::{Answer, Client, Connection, Home, Pair, Process, Signal, open_tls, process::guarded, secs, until};
 
 pub struct Traefik {
     home: Home,
@@ -39,6 +42,12 @@ impl Traefik {
         Self::at(home, instance, binary(), &polling(instance, provider, token), api).await
     }
 
+    /// The same, and it tells its metrics there too.
+    pub async fn measured_at(home: &Home, instance: &str, provider: SocketAddr, token: &str, api: SocketAddr) -> Self {
+        let settings = polling(instance, provider, token) + "metrics:\n  prometheus: {}\n";
+        Self::at(home, instance, binary(), &settings, api).await
+    }
+
     /// The same of another version, which `deploy/install-tools.sh` installed.
     pub async fn of_version_at(
         version: &str,
@@ -62,6 +71,38 @@ impl Traefik {
     ) -> Self {
         let settings = polling(instance, provider, token);
         let settings = format!("{settings}  file:\n    filename: \"{}\"\n    watch: true\n", file.display());
+        Self::at(home, instance, binary(), &settings, api).await
+    }
+
+    /// Polls, and reads all files below a directory beside.
+    pub async fn with_directory(
+        home: &Home,
+        instance: &str,
+        provider: SocketAddr,
+        token: &str,
+        directory: &Path,
+    ) -> Self {
+        let settings = polling(instance, provider, token);
+        let settings = format!("{settings}  file:\n    directory: \"{}\"\n    watch: true\n", directory.display());
+        Self::with(home, instance, binary(), &settings).await
+    }
+
+    /// Polls `https://` as `instance` with a certificate and no token, at the program's own API address.
+    pub async fn by_certificate(
+        home: &Home,
+        instance: &str,
+        provider: SocketAddr,
+        ca: &Path,
+        pair: &Pair,
+        api: SocketAddr,
+    ) -> Self {
+        let settings = format!(
+            "  http:\n    endpoint: \"https://{provider}/traefik?wait=55s&instance={instance}\"\n    pollInterval: 10ms\n    \
+             pollTimeout: 60s\n    tls:\n      ca: \"{}\"\n      cert: \"{}\"\n      key: \"{}\"\n",
+            ca.display(),
+            pair.certificate.display(),
+            pair.key.display(),
+        );
         Self::at(home, instance, binary(), &settings, api).await
     }
 
@@ -146,6 +187,19 @@ impl Traefik {
     /// To ask with headers or from an address; `get` asks without.
     pub fn client(&self) -> Client {
         Client::new(&self.home, self.web, self.websecure)
+    }
+
+    /// The same by other addresses of the entry points, such as those of a [`crate::Switch`].
+    pub fn client_at(&self, web: SocketAddr, websecure: SocketAddr) -> Client {
+        Client::new(&self.home, web, websecure)
+    }
+
+    pub fn web(&self) -> SocketAddr {
+        self.web
+    }
+
+    pub fn websecure(&self) -> SocketAddr {
+        self.websecure
     }
 
     pub async fn get(&self, url: &str) -> Answer {

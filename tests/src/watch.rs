@@ -159,7 +159,20 @@ fn routes(body: &[u8]) -> BTreeMap<String, String> {
         .filter_map(|(name, router)| {
             let service = router["service"].as_str()?;
             let url = config["http"]["services"][service]["loadBalancer"]["servers"][0]["url"].as_str()?;
-            Some((name.clone(), url.to_owned()))
+            Some(rows(name, router["rule"].as_str()?).into_iter().map(|row| (row, url.to_owned())))
         })
+        .flatten()
         .collect()
+}
+
+/// What a router stands for: its row, or each of the rows that share it.
+fn rows(router: &str, rule: &str) -> Vec<String> {
+    let Some(first) = router.strip_prefix("group:").and_then(|rest| rest.split_once(':')).map(|(_, first)| first)
+    else {
+        return vec![router.to_owned()];
+    };
+    let path = first.split_once('/').map(|(_, path)| format!("/{path}")).unwrap_or_default();
+    let any = if rule.starts_with("HostRegexp(`^[^.]+") { "*." } else { "" };
+    let listed = rule.split_once("(?:").and_then(|(_, rest)| rest.split_once(')')).expect("a list of names").0;
+    listed.split('|').map(|name| format!("{any}{}{path}", name.replace(r"\.", "."))).collect()
 }

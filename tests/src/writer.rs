@@ -46,11 +46,8 @@ impl Writer {
         let stop = CancellationToken::new();
         let seed = rand::rng().random();
         println!("writer's seed: {seed}");
-        let work = write(home.clone(), target.clone(), counts.clone(), StdRng::seed_from_u64(seed));
-        let stopped = stop.clone();
-        let task = home.tasks().spawn(async move {
-            stopped.run_until_cancelled(work).await;
-        });
+        let random = StdRng::seed_from_u64(seed);
+        let task = home.tasks().spawn(write(home.clone(), target.clone(), counts.clone(), random, stop.clone()));
         Self { target, counts, stop, task }
     }
 
@@ -71,6 +68,7 @@ impl Writer {
         until(&what, deadline, async || (self.so_far().committed >= goal).then_some(()).ok_or(self.so_far())).await;
     }
 
+    /// Returns when its last statement was answered: none of it is committed later.
     pub async fn stop(self) -> Written {
         self.stop.cancel();
         let counts = self.counts.clone();
@@ -80,10 +78,16 @@ impl Writer {
     }
 }
 
-async fn write(home: Home, target: Arc<Mutex<Config>>, counts: Arc<[AtomicU64; 2]>, mut random: StdRng) {
+async fn write(
+    home: Home,
+    target: Arc<Mutex<Config>>,
+    counts: Arc<[AtomicU64; 2]>,
+    mut random: StdRng,
+    stop: CancellationToken,
+) {
     let mut held: Option<(Config, Client)> = None;
     let mut made = 0;
-    loop {
+    while !stop.is_cancelled() {
         let config = target.lock().unwrap().clone();
         let usable = held.take().filter(|(of, client)| *of == config && !client.is_closed());
         let client = match usable {
@@ -97,7 +101,7 @@ async fn write(home: Home, target: Arc<Mutex<Config>>, counts: Arc<[AtomicU64; 2
         };
         counts[usize::from(!done)].fetch_add(1, Ordering::SeqCst);
         held = client.filter(|_| done).map(|client| (config, client));
-        tokio::time::sleep(ms(random.random_range(10..30))).await;
+        stop.run_until_cancelled(tokio::time::sleep(ms(random.random_range(10..30)))).await;
     }
 }
 

@@ -171,18 +171,22 @@ async fn an_agent_cannot_speak_for_another_nor_send_what_is_no_report() {
     let world = World::new().await;
     let (hub2, hub3) = (Agent::of(&world, "hub2").await, Agent::of(&world, "hub3").await);
     let good = report(1, "ok");
+    let large = good.to_string().replace("0.1.0", &"x".repeat(17 << 20));
     assert_eq!(hub3.report(&good).await.status, 403);
     assert_eq!(hub3.send(Method::GET, "/api/agents/hub2/expected", "").await.status, 403);
     for (body, status) in [
         (String::from("{"), 400),
         (good.to_string().replace("\"ok\"", "\"fine\""), 422),
-        (good.to_string().replace("0.1.0", &"x".repeat(2 << 20)), 413),
+        (large.clone(), 413),
         (json!([good]).to_string(), 422),
     ] {
         let answer = hub2.send(Method::POST, "/api/agents/hub2/report", &body).await;
         assert_eq!(answer.status, status, "{}", answer.text());
         assert!(answer.json()["remedy"].is_string());
     }
+    // Refused before anything of the body is read: whoever is still sending hears why all the same.
+    let nobody = Agent::with(&world, "Bearer nobody");
+    assert_eq!(nobody.send(Method::POST, "/api/agents/hub2/report", &large).await.status, 401);
     for path in ["/api/domains", "/api/agents", "/api/sites", "/traefik"] {
         assert_eq!(hub2.send(Method::GET, path, "").await.status, 403, "{path}");
     }

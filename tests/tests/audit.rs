@@ -1,6 +1,7 @@
 //! What happened is written down, once, and what was written down cannot be changed without a trace.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "fails as its stories do")]
 
-use charliehub_tests::{World, secs, until};
+use charliehub_tests::{Home, Postgres, World, secs, until};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -89,4 +90,51 @@ async fn each_change_is_one_line_of_changes_log_also_across_a_restart() {
     world.provider.up().await;
     until("the line of b.test", secs(10), lines("insert=b.test")).await;
     until("still one of a.test", secs(1), lines("insert=a.test")).await;
+}
+
+#[tokio::test]
+async fn the_report_has_what_the_host_wrote_down_too_and_no_source_holds_up_another() {
+    let home = Home::new();
+    let repository = home.join("code");
+    let line = "git init -q . && git -c user.name=ann -c user.email=a@x commit -q --allow-empty -m \"$(printf 'mend \\033[31mit')\"";
+    std::fs::create_dir_all(&repository).unwrap();
+    let made = tokio::process::Command::new("sh").args(["-ec", line]).current_dir(&repository).output().await.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    // Of another user, as on a hub where the report is root's.
+    rustix::fs::chown(&repository, Some(rustix::fs::Uid::from_raw(1000)), None).ok();
+    let postgres = Postgres::start(&home).await;
+    let folders = format!("[\"{}\"]", repository.display());
+    let mut world = World::over(home, postgres, |provider| provider.set("audit", "git_folders", &folders)).await;
+    world.psql("INSERT INTO domains (domain, backend_host, backend_port) VALUES ('a.test', 'h', 1)").await;
+    let log = world.provider.data().join("changes.log");
+    until("changes.log has the row", secs(10), async || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.contains("insert=a.test") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    // A revision that the database never had, or has no more.
+    let known = std::fs::read_to_string(&log).unwrap();
+    let at = known.split(' ').next().unwrap().to_owned();
+    let lost = format!("{at} revision=999 actor=\"eve\" source=\"sql\" address=\"-\" delete=b.test\n");
+    std::fs::write(&log, format!("{known}{lost}")).unwrap();
+
+    let report = world.provider.must(&["audit-report", "--json"]).await;
+    let report: Vec<Value> = serde_json::from_str(&report).unwrap();
+    let of = |kind: &str| report.iter().filter(|entry| entry["kind"] == kind).collect::<Vec<_>>();
+    assert!(of("row.insert").iter().any(|entry| entry["name"] == "a.test"), "our own: {report:#?}");
+    assert_eq!((of("git.commit").len(), &of("git.commit")[0]["actor"]), (1, &json!("ann <a@x>")), "{report:#?}");
+    let changes: Vec<&Value> = of("change").iter().map(|entry| &entry["revision"]).collect();
+    assert_eq!(changes, [&json!(999)], "what the database has is told once: {report:#?}");
+    let times: Vec<&str> =
+        report.iter().filter(|entry| entry["kind"] != "unavailable").filter_map(|entry| entry["at"].as_str()).collect();
+    assert!(times.windows(2).all(|pair| pair[0] <= pair[1]), "in the order of time: {times:?}");
+
+    let text = world.provider.must(&["audit-report"]).await;
+    assert!(text.contains("mend \\u{1b}[31mit") && !text.contains('\u{1b}'), "nobody moves the cursor: {text}");
+
+    world.postgres.kill();
+    let report = world.provider.run(&["audit-report", "--source", "own,git,changes"]).await;
+    assert_eq!(report.code, Some(1), "our own audit is missing: {}", report.err);
+    assert!(report.out.contains("git.commit") && report.out.contains("own unavailable: "), "{}", report.out);
+    assert!(report.out.contains("insert=a.test"), "the log outlives the database: {}", report.out);
 }

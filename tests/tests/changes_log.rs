@@ -40,7 +40,7 @@ async fn no_line_is_lost_or_doubled_while_logrotate_takes_the_file_away() {
     let directory = world.provider.data();
     let log = directory.join("changes.log");
     let config = include_str!("../../deploy/logrotate/charliehub-provider")
-        .replace("/var/lib/charliehub/changes.log", log.to_str().unwrap())
+        .replace("/var/log/charliehub/changes.log", log.to_str().unwrap())
         .replace("rotate 52", "rotate 10000");
     let file = world.home.join("logrotate.conf");
     std::fs::write(&file, config).unwrap();

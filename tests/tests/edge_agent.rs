@@ -5,7 +5,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use charliehub_proto::finding::Status;
-use charliehub_tests::{Agent, Backend, Signal, World, ms, secs, until};
+use charliehub_tests::{Agent, Backend, Signal, SmallDisk, World, is_root, ms, secs, until};
 use serde_json::Value;
 
 const TIMING: &str = "[timing]\nwireguard = \"200ms\"\nfirewall = \"200ms\"\ncertificates = \"200ms\"\nhost = \"200ms\"\n\
@@ -124,6 +124,87 @@ async fn without_the_provider_it_goes_on_and_tells_in_order_when_it_is_back() {
         is_status(edge, "file-mode", "ok") && !is_status(edge, "file-mode", "critical") && edge["lost"] == 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_no_report() {
+    if !is_root() {
+        println!("not checked: a small disk needs root");
+        return;
+    }
+    let mut world = World::new().await;
+    let secret = secret(world.home.path());
+    let agent = Agent::new(&world.home, &settings(&world, &secret).await);
+    let state = agent.state_dir();
+    let disk = SmallDisk::mount(&world.home, state.file_name().unwrap().to_str().unwrap(), 1);
+    let agent = agent.started().await;
+    until_known(&world, "it reports", |edge| is_status(edge, "file-mode", "ok")).await;
+
+    let ballast = disk.fill();
+    world.provider.kill();
+    let says = "the spool's disk takes no report; they are held in memory";
+    until("the last block of its file is full too", secs(20), async || {
+        if agent.log().contains(says) { Ok(()) } else { Err(agent.log()) }
+    })
+    .await;
+    for (mode, status) in [(0o644, Status::Critical), (0o600, Status::Ok), (0o644, Status::Critical)] {
+        chmod(&secret, mode);
+        agent.until_status("file-mode", secret.to_str().unwrap(), status, secs(5)).await;
+    }
+    fs::remove_file(ballast).unwrap();
+    chmod(&secret, 0o600);
+    agent.until_status("file-mode", secret.to_str().unwrap(), Status::Ok, secs(5)).await;
+    until("what waited in memory is on disk", secs(5), async || {
+        let files = fs::read_dir(state.join("spool")).map_or(0, Iterator::count);
+        if files > 0 { Ok(()) } else { Err(files) }
+    })
+    .await;
+
+    world.provider.up().await;
+    until("all that waited is delivered, in its order", secs(15), async || {
+        let told = world.provider.get("/api/agents/edge/transitions?limit=1000").await.json();
+        let ours = told.as_array().unwrap().iter().rev().filter(|one| one["check"] == "file-mode");
+        let now: Vec<&str> = ours.filter_map(|one| one["now"].as_str()).collect();
+        let all = ["critical", "ok", "critical", "ok"];
+        if now.ends_with(&all) { Ok(()) } else { Err(told) }
+    })
+    .await;
+    let edge = until_known(&world, "it is known", |edge| is_status(edge, "file-mode", "ok")).await;
+    assert_eq!(edge["lost"], 0, "{edge}");
+    assert_eq!(agent.log().matches(says).count(), 1, "said once: {}", agent.log());
+}
+
+/// Nothing is critical on account of a clock, and what waits is told in order.
+#[tokio::test]
+async fn a_clock_that_is_set_back_is_told_and_alarms_nobody() {
+    let world = World::new().await;
+    let secret = secret(world.home.path());
+    let certificate = world.home.join("a.pem");
+    fs::write(&certificate, rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap().cert.pem()).unwrap();
+    let settings = format!(
+        "{}\n[policy.certificates]\nfiles = [\"{}\"]\n",
+        settings(&world, &secret).await,
+        certificate.display()
+    );
+    let agent = Agent::new(&world.home, &settings).with_a_clock_of_its_own();
+    let agent = agent.started().await;
+    let target = certificate.to_str().unwrap();
+    agent.until_status("certificate-files", target, Status::Ok, secs(10)).await;
+    agent.until_status("clock", "host", Status::Ok, secs(10)).await;
+
+    agent.set_clock("-1h");
+    let (finding, _) = agent.until_status("clock", "host", Status::Unknown, secs(5)).await;
+    assert!(finding.text.contains("the hour was set a moment ago"), "{finding:?}");
+    agent.until_status("clock", "host", Status::Ok, secs(10)).await;
+    chmod(&secret, 0o644);
+    until_known(&world, "it goes on to tell", |edge| is_status(edge, "file-mode", "critical")).await;
+    chmod(&secret, 0o600);
+    until_known(&world, "and that it is mended", |edge| !is_status(edge, "file-mode", "critical")).await;
+    agent.until_status("certificate-files", target, Status::Ok, secs(10)).await;
+    let told = world.provider.get("/api/agents/edge/transitions?limit=1000").await.json();
+    let critical: Vec<&Value> = told.as_array().unwrap().iter().filter(|one| one["now"] == "critical").collect();
+    assert!(critical.iter().all(|one| one["check"] == "file-mode"), "{critical:?}");
+    assert!(told.as_array().unwrap().iter().any(|one| one["check"] == "clock" && one["now"] == "unknown"), "{told}");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ fn expected(case: &str, backend: &str) -> Option<Troubles> {
     Some(match case {
         "clean" | "counters" | "docker" | "comment-quotes" | "equivalent-forms" | "wg-quick" | "fail2ban"
         | "restored" | "empty-tables" | "set-order" => vec![],
-        "nft-native" if backend == "legacy" => vec![],
+        "nft-native" if backend == "legacy" => vec![(BACKEND, "nft", Warning)],
         "removed" | "shadowed" => vec![(REQUIRED, POSTGRES, Critical)],
         "port-changed" => vec![(REQUIRED, POSTGRES, Critical), (PERSISTED, "raw ipv4", Warning)],
         "reordered" => vec![(PERSISTED, "raw ipv4", Warning)],
@@ -61,7 +61,9 @@ fn expected(case: &str, backend: &str) -> Option<Troubles> {
         "legacy-also" => vec![(BACKEND, "ipv4", Warning), (PERSISTED, "filter ipv4", Warning)],
         // A rule that iptables cannot express: the table before it was read whole, it and the next were not.
         "nft-native" => {
-            vec![(BACKEND, "ipv4", Unknown), (PERSISTED, "filter ipv4", Unknown), (PERSISTED, "nat ipv4", Unknown)]
+            let unread = [(BACKEND, "ipv4"), (PERSISTED, "filter ipv4"), (PERSISTED, "nat ipv4")]
+                .map(|(check, target)| (check, target, Unknown));
+            [&unread[..], &[(BACKEND, "nft", Warning)]].concat()
         }
         _ => return None,
     })
@@ -73,7 +75,8 @@ fn undo(case: &str) -> Option<&'static str> {
         "saved-broken" => "sed -i 's/--dport fifty/--dport 5432/' iptables/rules.v4",
         "not-enabled" => "ln -s $PWD/netfilter-persistent.service units/",
         "nft-native" => {
-            "nft delete rule ip filter INPUT handle $(nft -a list chain ip filter INPUT | sed -n 's/.*mark set.*handle //p')"
+            "nft delete table inet ch; of=$(nft -a list chain ip filter INPUT | sed -n 's/.*mark set.*handle //p'); \
+             [ -z \"$of\" ] || nft delete rule ip filter INPUT handle $of"
         }
         _ => return None,
     })

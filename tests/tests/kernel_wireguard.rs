@@ -22,6 +22,14 @@ const UP: &str = "umask 077 && ip link add wg0 type wireguard && ip link add far
     wg setconf wg0 /wg0.conf && ip address add 10.9.0.1/24 dev wg0 && ip link set wg0 up && \
     ip route add 10.44.0.0/16 dev wg0 && wg setconf wg-many /wg-many.conf && ip link set wg-many up";
 
+/// A second tunnel between the same two, and the site's host where neither of them takes it away.
+const SECOND: &str = "ip link add wg1 type wireguard && ip link add far1 type wireguard && far=$(cat /tmp/far) && \
+    ip link set far1 netns $far && \
+    nsenter -t $far -n /bin/sh -c 'wg setconf far1 /far1.conf && ip address add 10.9.1.2/24 dev far1 && ip link set far1 up && \
+        ip link set lo up && ip address add 10.44.0.10/32 dev lo' && \
+    wg setconf wg1 /wg1.conf && ip address add 10.9.1.1/24 dev wg1 && ip link set wg1 up && \
+    ip route add 10.44.0.0/16 dev wg0 metric 100 && ip route del 10.44.0.0/16 dev wg0 metric 0";
+
 /// So many networks of one peer come in several parts of an answer.
 const MANY: usize = 1_250;
 
@@ -45,6 +53,7 @@ impl Keys {
 /// What is in the guest beside its programs. The public keys of the far end and of the last peer.
 fn files(root: &Path) -> [String; 2] {
     let [near, far, many, last] = [Keys::new(), Keys::new(), Keys::new(), Keys::new()];
+    let [second, beyond] = [Keys::new(), Keys::new()];
     let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
     let interface = |keys: &Keys, port| format!("[Interface]\nPrivateKey = {}\nListenPort = {port}\n", keys.private);
     let peer = |keys: &Keys, networks: &str| format!("[Peer]\nPublicKey = {}\nAllowedIPs = {networks}\n", keys.public);
@@ -53,6 +62,8 @@ fn files(root: &Path) -> [String; 2] {
     let to_far = interface(&near, 51820) + &peer(&far, "10.9.0.2/32, 10.44.0.0/16") + &call(51821);
     write("wg0.conf", &to_far);
     write("far.conf", &(interface(&far, 51821) + &peer(&near, "10.9.0.1/32") + &call(51820)));
+    write("wg1.conf", &(interface(&second, 51840) + &peer(&beyond, "10.9.1.2/32") + &call(51841)));
+    write("far1.conf", &(interface(&beyond, 51841) + &peer(&second, "10.9.1.1/32") + &call(51840)));
     let peers = peer(&many, &networks.join(", ")) + &peer(&last, "10.77.0.0/16");
     write("wg-many.conf", &(interface(&near, 51830) + &peers));
     let uk = format!(
@@ -72,6 +83,14 @@ fn files(root: &Path) -> [String; 2] {
     let others = site("many", &many, &networks) + &site("last", &last, &["10.77.0.0/16".to_owned()]);
     let common = "state_dir = \"/tmp/state\"\n[timing]\nwireguard = '1s'\nmtu = '2s'\ndoubt = '200ms'\nclear = '400ms'\n\
                   flapping = '1s'\n[wireguard]\nprobes_lost = 4\n";
+    let failover = format!(
+        "[[sites.tunnels]]\ninterface = \"wg1\"\nrank = 2\npublic_key = \"{}\"\nkeepalive = 25\n\
+         allowed_ips = [\"10.9.1.2/32\"]\npeer_address = \"10.9.1.2\"\n\
+         [act]\nrun_dir = \"/tmp/run\"\n[[act.failover]]\nsite = \"uk\"\nmode = \"act\"\nprofile = \"fast\"\n\
+         return_after = \"3s\"\ntrial = \"1s\"\n",
+        beyond.public
+    );
+    write("failover.toml", &(common.to_owned() + &uk + &failover));
     write("uk.toml", &(common.to_owned() + &uk));
     write("many.toml", &(common.to_owned() + &others));
     [far.public, last.public]
@@ -98,7 +117,7 @@ impl World {
     async fn findings(&mut self) -> Vec<Finding> {
         let (text, _) = self.guest.run("wget -q -O - http://127.0.0.1:9745/findings").await;
         let all: Vec<Finding> = serde_json::from_str(&text).unwrap_or_default(); // before it listens
-        all.into_iter().filter(|one| one.check.starts_with("wg-")).collect()
+        all.into_iter().filter(|one| one.check.starts_with("wg-") || one.check == "failover").collect()
     }
 
     async fn until(&mut self, what: &str, is_so: impl Fn(&[Finding]) -> bool) -> Vec<Finding> {
@@ -234,6 +253,21 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
     let capabilities = "--inh-caps +net_admin,+net_raw --ambient-caps +net_admin,+net_raw";
     world.start("uk", &format!("{user} {capabilities}")).await;
     world.until_well("the same user with the capabilities is told all", &UK).await;
+    world.stop().await;
+
+    // The kernel's own tunnels are written by netlink: the networks move, and come back.
+    world.guest.sh(SECOND).await;
+    world.start("failover", "").await;
+    let by = |all: &[Finding], words: &str| all.iter().any(|one| one.check == "failover" && one.text.contains(words));
+    world.until("the second tunnel stands by", |all| by(all, "10.44.0.0/16 goes by wg0, and wg1 stands by")).await;
+    let before = world.guest.sh("wg show wg1 allowed-ips").await;
+    world.guest.sh("nsenter -t $(cat /tmp/far) -n ip link set far down").await;
+    world.until("the networks go by the second tunnel", |all| by(all, "10.44.0.0/16 goes by wg1")).await;
+    let route = world.guest.sh("ip route get 10.44.0.10").await;
+    assert!(route.contains("dev wg1"), "{route}");
+    world.guest.sh("nsenter -t $(cat /tmp/far) -n ip link set far up").await;
+    world.until("they are back", |all| by(all, "10.44.0.0/16 goes by wg0, and wg1 stands by")).await;
+    assert_eq!(world.guest.sh("wg show wg1 allowed-ips && ip route show proto 235").await, before);
     world.stop().await;
 
     let private = fs::read_to_string(root.join("wg0.conf")).unwrap();

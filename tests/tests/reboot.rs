@@ -10,7 +10,7 @@ use std::{
 };
 
 use charliehub_proto::finding::{Finding, Status};
-use charliehub_tests::{Agent, Home, is_root, measured, secs};
+use charliehub_tests::{Agent, Home, Systemd, measured, secs};
 
 /// Saved as netfilter-persistent has it: the raw rules of `deploy/agent/hub2.toml`.
 const SAVED: &str = "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
@@ -32,8 +32,7 @@ const UNIT: &str = "[Unit]\nAfter=netfilter-persistent.service dbus.service\n[Se
 
 #[tokio::test]
 async fn what_the_agent_says_before_a_reboot_is_so_after_it() {
-    if !is_root() || !Path::new("/usr/bin/systemd-nspawn").exists() {
-        println!("not checked: it needs root and systemd-nspawn");
+    if !Systemd::can_boot() {
         return;
     }
     let home = Home::new();

@@ -58,11 +58,22 @@ pub(crate) struct Traefik {
 impl Traefik {
     /// It has its routes once one of them answers.
     pub(crate) fn start(home: &Home, name: &str, source: &Source<'_>) -> anyhow::Result<Self> {
+        Self::with(home, name, source, "", "")
+    }
+
+    /// The same with more entry points, each a line, and more sections.
+    pub(crate) fn with(
+        home: &Home,
+        name: &str,
+        source: &Source<'_>,
+        entry_points: &str,
+        more: &str,
+    ) -> anyhow::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, home.port()));
         let config = home.join(format!("{name}.yaml"));
         let text = format!(
             "global: {{checkNewVersion: false, sendAnonymousUsage: false}}\nlog: {{level: ERROR}}\n\
-             entryPoints:\n  websecure:\n    address: {address}\nproviders:\n{}",
+             entryPoints:\n  websecure:\n    address: {address}\n{entry_points}{more}providers:\n{}",
             source.yaml()
         );
         fs::write(&config, text)?;

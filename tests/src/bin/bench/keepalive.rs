@@ -15,18 +15,25 @@ use rustls::{ClientConnection, StreamOwned, pki_types::ServerName};
 /// Between two questions to Traefik: short beside what is measured, long enough to leave it the processor.
 const PAUSE: Duration = Duration::from_micros(300);
 /// No answer that long after a change is a broken set-up, not a slow one.
-const GIVE_UP: Duration = Duration::from_secs(30);
+const GIVE_UP: Duration = Duration::from_mins(2);
 
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Status line and headers, as received.
     head: String,
+    /// When these had come.
+    pub(crate) began: Instant,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
+    }
+
+    /// Head and body, as received.
+    pub(crate) fn whole(&self) -> Vec<u8> {
+        [self.head.as_bytes(), &self.body].concat()
     }
 }
 
@@ -62,6 +69,7 @@ impl<S: Read + Write> Connection<S> {
         self.stream.flush()?;
         let end = self.read_until(b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&self.take(end)).into_owned();
+        let began = Instant::now();
         let status =
             head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| malformed("status line"))?;
         let body = if header(&head, "transfer-encoding").is_some_and(|how| how.eq_ignore_ascii_case("chunked")) {
@@ -72,7 +80,7 @@ impl<S: Read + Write> Connection<S> {
             self.fill(length)?;
             self.take(length)
         };
-        Ok(Answer { status, head, body })
+        Ok(Answer { status, head, began, body })
     }
 
     fn chunks(&mut self) -> io::Result<Vec<u8>> {

@@ -137,7 +137,7 @@ async fn stages(rounds: u32, setup: &Setup, ours: &mut Way<'_>, report: &mut Rep
 }
 
 /// One file with an elliptic-curve key and its certificate.
-fn default_certificate(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn default_certificate(path: &Path) -> anyhow::Result<()> {
     let made = rcgen::generate_simple_self_signed(["default.bench.test".to_owned()])?;
     fs::write(path, made.cert.pem() + &made.signing_key.serialize_pem())?;
     Ok(())

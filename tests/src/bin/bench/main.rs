@@ -8,18 +8,23 @@ mod ack;
 mod agent;
 mod api;
 mod edge;
+mod fanout;
 mod import;
 mod keepalive;
 mod live;
 mod memory;
+mod nginx;
+mod plot;
 mod processor;
 mod report;
 mod routes;
 mod rows;
+mod scale;
 mod serve;
 mod setup;
 mod watch;
 mod way;
+mod wrk;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -42,6 +47,10 @@ enum Name {
     Api,
     /// What knowing that it is live costs, and how long /debug takes
     Ack,
+    /// Up to 1,000,000 hosts: what they cost us, and Traefik beside the same Traefik with 23 routers
+    Scale,
+    /// One commit answers 10,000 held polls, beside a bare epoll broadcaster
+    Fanout,
     /// What the agent costs, with 50 tunnels and at rest, beside a script of the usual programs
     Edge,
 }
@@ -58,6 +67,9 @@ struct Options {
     /// Changes measured each way
     #[arg(long, default_value_t = 60)]
     rounds: u32,
+    /// Of `scale`: no more rows than these
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u32,
 }
 
 #[tokio::main]
@@ -96,6 +108,8 @@ async fn run(name: Name, options: &Options) -> anyhow::Result<Report> {
         Name::Rows => rows::run(options).await,
         Name::Api => api::run(options).await,
         Name::Ack => ack::run().await,
+        Name::Scale => Box::pin(scale::run(options)).await,
+        Name::Fanout => fanout::run(options).await,
         Name::Edge => Box::pin(agent::run()).await,
     }
 }

@@ -16,9 +16,11 @@ use crate::{
     watch::{HeldPoll, request},
 };
 
+/// A start with as many rows takes no longer.
+const DEADLINE: Duration = Duration::from_secs(30);
+
 const ROWS: i32 = 10_000;
 const STARTS: u32 = 5;
-const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::default();
@@ -27,7 +29,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
     for _ in 0..STARTS {
         let began = bench.restart_with_nothing_on_disk().await?;
         let (address, token) = (bench.address(), bench.token().to_owned());
-        let (answer, at) = tokio::task::block_in_place(|| first_config(address, &token))?;
+        let (answer, at) = tokio::task::block_in_place(|| first_config(address, &token, DEADLINE))?;
         starts.push(at - began);
         let length: f64 = answer.header("content-length").unwrap_or_default().parse()?;
         report.value("KiB of the configuration, gzipped", length / 1_024.0);
@@ -67,11 +69,11 @@ fn insert() -> String {
 }
 
 /// Asks until there is a configuration.
-fn first_config(provider: SocketAddr, token: &str) -> anyhow::Result<(Answer, Instant)> {
+pub(crate) fn first_config(provider: SocketAddr, token: &str, deadline: Duration) -> anyhow::Result<(Answer, Instant)> {
     let begin = Instant::now();
     let request = request(provider, token, "");
     let mut last = String::from("no answer");
-    while begin.elapsed() < DEADLINE {
+    while begin.elapsed() < deadline {
         match Connection::plain(provider).and_then(|mut connection| connection.ask(&request)) {
             Ok(answer) if answer.status == 200 => return Ok((answer, Instant::now())),
             Ok(answer) => last = format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)),
@@ -79,5 +81,5 @@ fn first_config(provider: SocketAddr, token: &str) -> anyhow::Result<(Answer, In
         }
         pause(Duration::from_millis(1));
     }
-    bail!("no configuration {} s after the start; last: {last}", DEADLINE.as_secs())
+    bail!("no configuration {} s after the start; last: {last}", deadline.as_secs())
 }

@@ -1,6 +1,6 @@
 //! What every bench stands on: a PostgreSQL of its own and the provider beside it, with rows.
 
-use std::{fs, io::ErrorKind, net::SocketAddr, time::Instant};
+use std::{fs, net::SocketAddr, time::Instant};
 
 use charliehub_tests::{Home, Postgres, Provider, secs};
 use tokio_postgres::Client;
@@ -32,6 +32,16 @@ impl Setup {
         Ok(Self { home, postgres, provider, token })
     }
 
+    /// Stops the provider while rows are inserted by the million: it would read each step.
+    pub(crate) fn stop(&mut self) {
+        self.provider.kill();
+    }
+
+    /// A metric of the provider; NaN while it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        self.provider.metric(name).await.unwrap_or(f64::NAN)
+    }
+
     /// By the unix socket.
     pub(crate) async fn connect(&self) -> Client {
         self.postgres.connect().await
@@ -52,7 +62,7 @@ impl Setup {
 
     /// Returns once the newest revision is served.
     pub(crate) async fn served(&self) {
-        self.provider.until_serves(self.postgres.revision().await, secs(60)).await;
+        self.provider.until_serves(self.postgres.revision().await, secs(300)).await;
     }
 
     /// Runs a command of the provider to its end.
@@ -70,12 +80,18 @@ impl Setup {
         self.provider.pid()
     }
 
-    /// Stops the provider and starts it without its last-known-good; returns when it was started.
+    /// Stops the provider and starts it with nothing but its token on disk; returns when it was started.
     pub(crate) async fn restart_with_nothing_on_disk(&mut self) -> anyhow::Result<Instant> {
-        self.provider.stop().await;
-        match fs::remove_dir_all(self.provider.data()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+        if !self.provider.exited() {
+            self.provider.stop().await;
+        }
+        for entry in fs::read_dir(self.provider.data())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)?;
+            } else if !path.ends_with("admin.token") {
+                fs::remove_file(path)?;
+            }
         }
         let began = Instant::now();
         self.provider.launch();

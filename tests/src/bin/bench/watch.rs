@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::keepalive::Connection;
 
 /// Nothing that works at all comes later than this.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Notifications of new revisions, as the provider gets them.
 pub(crate) struct Listening {
@@ -48,7 +48,14 @@ impl Listening {
 
 /// A poll that is always held, as Traefik's is.
 pub(crate) struct HeldPoll {
-    seen: mpsc::UnboundedReceiver<Instant>,
+    seen: mpsc::UnboundedReceiver<Seen>,
+}
+
+/// When a configuration came.
+pub(crate) struct Seen {
+    /// The head of the answer.
+    pub(crate) began: Instant,
+    pub(crate) whole: Instant,
 }
 
 impl HeldPoll {
@@ -60,9 +67,9 @@ impl HeldPoll {
         let (tell, seen) = mpsc::unbounded_channel();
         thread::spawn(move || {
             while let Ok(answer) = connection.ask(&request) {
-                let now = Instant::now();
+                let seen = Seen { began: answer.began, whole: Instant::now() };
                 let etag = answer.header("etag").map(str::to_owned);
-                if etag != last && tell.send(now).is_err() {
+                if etag != last && tell.send(seen).is_err() {
                     break;
                 }
                 last = etag;
@@ -73,6 +80,10 @@ impl HeldPoll {
 
     /// When the next configuration was received, whole.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Instant> {
+        self.next_seen().await.map(|seen| seen.whole)
+    }
+
+    pub(crate) async fn next_seen(&mut self) -> anyhow::Result<Seen> {
         timeout(DEADLINE, self.seen.recv()).await.ok().flatten().context("the held poll was not answered")
     }
 }

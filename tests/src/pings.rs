@@ -1,0 +1,49 @@
+//! Pings to one address, ten a second, from inside a network namespace: which were answered, and when.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::{Home, Process, process::guarded};
+
+pub struct Pings {
+    process: Process,
+}
+
+/// Of an answer: when it came, and which one it is.
+type Answer = (Duration, u32);
+
+impl Pings {
+    pub fn start(home: &Home, namespace: &str, address: &str) -> Self {
+        let mut command = guarded(None, "KILL", "nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).args(["ping", "-n", "-D", "-i", "0.1", address]);
+        Self { process: Process::start(home, &format!("ping-{address}"), command) }
+    }
+
+    /// Was any answered since then?
+    pub fn is_answered_since(&self, then: SystemTime) -> bool {
+        self.answers().last().is_some_and(|(at, _)| *at > since_1970(then))
+    }
+
+    /// How many were lost so far between two answers, and the longest time without one.
+    pub fn lost(&self) -> (u32, Duration) {
+        let answers = self.answers();
+        let pairs = answers.iter().zip(answers.iter().skip(1));
+        pairs.fold((0, Duration::ZERO), |(lost, longest), (before, after)| {
+            (lost + (after.1 - before.1).saturating_sub(1), longest.max(after.0.saturating_sub(before.0)))
+        })
+    }
+
+    /// `[1795765866.501497] 64 bytes from 10.35.0.10: icmp_seq=7 ttl=63 time=0.4 ms`
+    fn answers(&self) -> Vec<Answer> {
+        let log = self.process.log();
+        let answer = |line: &str| {
+            let (at, rest) = line.strip_prefix('[')?.split_once("] 64 bytes from ")?;
+            let (number, _) = rest.split_once("icmp_seq=")?.1.split_once(' ')?;
+            Some((Duration::try_from_secs_f64(at.parse().ok()?).ok()?, number.parse().ok()?))
+        };
+        log.lines().filter_map(answer).collect()
+    }
+}
+
+fn since_1970(then: SystemTime) -> Duration {
+    then.duration_since(UNIX_EPOCH).expect("a time after 1970")
+}
