@@ -11,9 +11,10 @@ fn timing() -> &'static str {
     if full() { "" } else { "[timing]\nhost = '300ms'\ndoubt = '100ms'\nclear = '200ms'\n" }
 }
 
-/// Within which a fact of the host must be a finding, and ok again: `edge.md` section 6.
+/// Within which a fact of the host must be a finding, and ok again: `edge.md` section 6. With intervals of a tenth and less it
+/// takes a second; what is left is for a machine that boots and installs beside it.
 fn budget() -> Duration {
-    if full() { secs(65) } else { secs(5) }
+    if full() { secs(65) } else { secs(20) }
 }
 
 /// Runs a remedy, or what undoes a fault.
@@ -269,21 +270,21 @@ async fn units_of_a_real_systemd_are_held_against_the_policy() {
         "loops.service",
         "backup.timer",
     ];
-    systemd.sh(&format!("touch /run/well && systemctl daemon-reload && systemctl enable --now {}", units.join(" ")));
+    systemd.must(&format!("touch /run/well && systemctl daemon-reload && systemctl enable --now {}", units.join(" ")));
     let policy = units.map(|unit| format!("[[policy.units]]\nname = '{unit}'\n")).concat();
     let settings = format!("{}{policy}", timing());
     let window = if full() { "" } else { "[host]\nrestart_window = '5s'\n" };
     let agent = Agent::new(&home, &format!("{window}{settings}")).with_programs(systemd.programs()).started().await;
     until_well(&agent, "unit", units.len()).await;
 
-    systemd.sh("systemctl stop stops.service");
-    systemd.sh("systemctl kill -s KILL fails.service");
-    systemd.sh("systemctl disable disabled.service");
-    systemd.sh(
+    systemd.must("systemctl stop stops.service");
+    systemd.must("systemctl kill -s KILL fails.service");
+    systemd.must("systemctl disable disabled.service");
+    systemd.must(
         "systemctl disable --now masked.service; rm /etc/systemd/system/masked.service; systemctl mask masked.service",
     );
-    systemd.sh("rm /run/well; systemctl kill loops.service");
-    systemd.sh("systemctl stop backup.timer");
+    systemd.must("rm /run/well; systemctl kill loops.service");
+    systemd.must("systemctl stop backup.timer");
     let is_found = |all: &[Finding]| {
         let mut bad = bad(all);
         // Looked at between two starts, it is critical.
@@ -301,15 +302,15 @@ async fn units_of_a_real_systemd_are_held_against_the_policy() {
     let (findings, took) = agent.until("all but the good one are found", budget() * 2, is_found).await;
     measured("units", took);
     for unit in ["stops.service", "disabled.service", "backup.timer"] {
-        systemd.sh(remedy(&findings, unit));
+        systemd.must(remedy(&findings, unit));
     }
     assert!(remedy(&findings, "fails.service").contains("systemctl restart fails.service"));
-    systemd.sh("systemctl restart fails.service");
+    systemd.must("systemctl restart fails.service");
     // What is unmasked must still be there.
-    systemd.sh("systemctl unmask masked.service");
+    systemd.must("systemctl unmask masked.service");
     systemd.unit("masked.service", &service("/bin/sleep infinity", ""));
-    systemd.sh("systemctl daemon-reload; systemctl enable --now masked.service; touch /run/well");
-    let calm = if full() { secs(11 * 60) } else { secs(15) };
+    systemd.must("systemctl daemon-reload; systemctl enable --now masked.service; touch /run/well");
+    let calm = if full() { secs(11 * 60) } else { secs(40) };
     agent.until("all is well again", calm, |all| bad(all).is_empty()).await;
 
     systemd.kill();
