@@ -3,7 +3,12 @@
 //!
 //! Each actor runs beside the checks and says on the [`Board`] how it is; the group [`Acting`] makes findings of that.
 
+mod deed;
 pub mod failover;
+pub mod re_resolve;
+pub mod restart;
+mod right;
+mod run_dir;
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +17,7 @@ use std::{
 };
 
 use charliehub_proto::expected::Expected;
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::Notify;
 
 use crate::{
@@ -21,14 +27,31 @@ use crate::{
     sample::Sample,
 };
 
-pub const CHECKS: &[Check] = &[Check {
-    name: failover::FAILOVER,
-    what: "a site's networks go by their own tunnel, or have moved to the one that stands by",
-    why: "Where [[act.failover]] names the site. Warning: they go by the other tunnel, are about to, or a file or a route that \
+pub const CHECKS: &[Check] = &[
+    Check {
+        name: failover::FAILOVER,
+        what: "a site's networks go by their own tunnel, or have moved to the one that stands by",
+        why: "Where [[act.failover]] names the site. Warning: they go by the other tunnel, are about to, or a file or a route that \
           somebody made keeps us from it. Critical: neither tunnel answers, a move failed, or they moved three times within an \
           hour and the next move is an operator's. Unknown: it could not act, and the remedy says what lets it. `hold` in the \
           run directory stops all of it; `ip route show proto 235` is what it did.",
-}];
+    },
+    Check {
+        name: restart::RESTART,
+        what: "a tunnel whose interface or process is gone is started again",
+        why: "Where [[act.restart]] names the site, by restarting wg-quick@IF.service. Warning: it is about to, the unit is one \
+              that somebody stopped, or `hold` keeps us from it. Critical: it was started lately and is gone again, or three times \
+              within a day, and the next start is an operator's. Unknown: it could not act. A tunnel that is only silent is never \
+              restarted.",
+    },
+    Check {
+        name: re_resolve::RE_RESOLVE,
+        what: "a site that is called by a name is called where the name leads to now",
+        why: "Where [[act.re_resolve]] names the site. WireGuard asks for a name once, when a tunnel is made; when the last handshake \
+              is older than 155 s the name is asked for again. Warning: it is called at a new address and does not answer yet, or the \
+              name cannot be resolved. Critical: the new address could not be set.",
+    },
+];
 
 /// What the actors say of themselves.
 #[derive(Debug, Default)]
@@ -39,7 +62,7 @@ pub struct Board {
 
 #[derive(Clone, Debug)]
 struct Said {
-    sample: Sample,
+    samples: Vec<Sample>,
     at: Duration,
 }
 
@@ -47,11 +70,11 @@ struct Said {
 const STILL: Duration = Duration::from_mins(1);
 
 impl Board {
-    /// Replaces what `who` said before.
-    pub fn say(&self, who: &str, sample: Sample) {
+    /// Replaces all that `who` said before.
+    pub fn say(&self, who: &str, samples: Vec<Sample>) {
         let mut said = self.lock();
-        let is_news = said.get(who).is_none_or(|last| last.sample != sample);
-        said.insert(who.to_owned(), Said { sample, at: clock::boot() });
+        let is_news = said.get(who).is_none_or(|last| last.samples != samples);
+        said.insert(who.to_owned(), Said { samples, at: clock::boot() });
         drop(said);
         if is_news {
             self.news.notify_one();
@@ -72,9 +95,11 @@ impl Look for Acting {
 
     async fn look(&mut self, _: &Arc<Expected>, now: Now) -> Vec<Sample> {
         let said: Vec<Said> = self.0.lock().values().cloned().collect();
-        said.into_iter()
-            .map(|said| if now.boot.saturating_sub(said.at) < STILL { said.sample } else { still(&said.sample) })
-            .collect()
+        let told = |said: Said| {
+            let is_still = now.boot.saturating_sub(said.at) >= STILL;
+            said.samples.into_iter().map(move |sample| if is_still { still(&sample) } else { sample })
+        };
+        said.into_iter().flat_map(told).collect()
     }
 
     async fn wake(&mut self) {
@@ -88,6 +113,13 @@ fn still(last: &Sample) -> Sample {
         .confirmed_by(1)
 }
 
+/// Where a test has us die, to see what a start makes of it; in no build that is shipped.
+fn crash_at(step: &str) {
+    if cfg!(debug_assertions) && std::env::var_os("CHARLIEHUB_CRASH_AT").is_some_and(|at| at == step) {
+        kill_process(getpid(), Signal::KILL).ok();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use charliehub_proto::finding::Status;
@@ -98,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_said_is_found_until_nothing_is_said_any_more() {
         let board = Arc::new(Board::default());
-        board.say("fr", Sample::warning("failover", "wg-fr->wg-uk", "it moves"));
+        board.say("fr", vec![Sample::warning("failover", "wg-fr->wg-uk", "it moves")]);
         let mut group = Acting(board);
         group.wake().await;
         let now = |late| Now { boot: clock::boot() + late, wall: Timestamp::now(), is_trusted: true };

@@ -13,6 +13,10 @@ use std::{
 use charliehub_proto::{duration::text, policy::Policy, site::Site};
 use serde::Deserialize;
 
+mod act;
+
+pub use self::act::{Act, Failover, Mode, Profile, ReResolve, Restart};
+
 /// The whole file. A key that is not there has its default.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -51,10 +55,8 @@ pub enum Error {
         "{path}: name: `{name}` may hold letters, digits, `.`, `_` and `-`, at most 63, and begins with a letter or digit"
     )]
     Name { path: PathBuf, name: String },
-    #[error("{path}: act.failover: site `{site}` {why}")]
-    Failover { path: PathBuf, site: String, why: &'static str },
-    #[error("{path}: act.run_dir: `{}` must begin with `/`", dir.display())]
-    RunDir { path: PathBuf, dir: PathBuf },
+    #[error("{path}: act.{key}: `{value}` {why}")]
+    Act { path: PathBuf, key: &'static str, value: String, why: String },
 }
 
 impl Config {
@@ -75,7 +77,7 @@ impl Config {
         if !is_plain {
             return Err(Error::Name { path: file.to_owned(), name: name.clone() });
         }
-        config.act.judged(file)?;
+        config.act.judge().map_err(|(key, value, why)| Error::Act { path: file.to_owned(), key, value, why })?;
         Ok(config)
     }
 }
@@ -341,87 +343,6 @@ impl Default for Host {
     }
 }
 
-/// Section `[act]`: what the agent may do to its host. Nothing, unless it is said here.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Act {
-    /// Where it notes what it does, until the next boot. A file `hold` in it stops everything, `hold-SITE` what is about a site.
-    pub run_dir: PathBuf,
-    pub failover: Vec<Failover>,
-}
-
-impl Default for Act {
-    fn default() -> Self {
-        Self { run_dir: PathBuf::from("/run/charliehub-edge-agent"), failover: Vec::new() }
-    }
-}
-
-impl Act {
-    fn judged(&self, path: &Path) -> Result<(), Error> {
-        if !self.run_dir.is_absolute() {
-            return Err(Error::RunDir { path: path.to_owned(), dir: self.run_dir.clone() });
-        }
-        for (place, one) in self.failover.iter().enumerate() {
-            let failed = |why| Error::Failover { path: path.to_owned(), site: one.site.clone(), why };
-            if one.site.is_empty() || !one.site.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-                return Err(failed("is no name of a site: letters, digits and hyphens, as its row has it"));
-            }
-            if self.failover.iter().take(place).any(|other| other.site == one.site) {
-                return Err(failed("is named twice: leave one [[act.failover]] for it"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What becomes of something that the agent could do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    #[default]
-    Off,
-    /// It is told when and what, and nothing is done.
-    DryRun,
-    Act,
-}
-
-/// How soon a silence is an outage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// A probe each second, and half a minute to think it over: some 40 s.
-    #[default]
-    Normal,
-    /// A probe each half second, and 3 s: some 7 s.
-    Fast,
-}
-
-/// Section `[[act.failover]]`: a site whose networks move from its tunnel of rank 1 to that of rank 2, and back.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Failover {
-    /// Its row has the networks, the tunnels, and the hosts that prove them.
-    pub site: String,
-    #[serde(default)]
-    pub mode: Mode,
-    #[serde(default)]
-    pub profile: Profile,
-    /// The first tunnel answers so long before anything moves back. Doubled, up to an hour, each time it was silent again.
-    #[serde(with = "text", default = "return_after")]
-    pub return_after: Duration,
-    /// So long after a return a silence needs no second thought.
-    #[serde(with = "text", default = "trial")]
-    pub trial: Duration,
-}
-
-const fn return_after() -> Duration {
-    Duration::from_mins(5)
-}
-
-const fn trial() -> Duration {
-    Duration::from_secs(30)
-}
-
 /// Section `[host.mqtt]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -463,15 +384,22 @@ mod tests {
         for (text, said) in [
             ("[[act.failover]]\nsite = \"fr\"\nmode = \"on\"", "expected one of `off`, `dry-run`, `act`"),
             ("[[act.failover]]\nmode = \"act\"", "missing field `site`"),
-            ("[[act.failover]]\nsite = \"a/b\"", "FILE: act.failover: site `a/b` is no name of a site"),
-            ("[[act.failover]]\nsite = \"fr\"\n[[act.failover]]\nsite = \"fr\"", "`fr` is named twice: leave one"),
+            ("[[act.failover]]\nsite = \"a/b\"", "FILE: act.failover: `a/b` is no name of a site"),
+            (
+                "[[act.restart]]\nsite = \"fr\"\n[[act.restart]]\nsite = \"fr\"",
+                "FILE: act.restart: `fr` is named twice: leave one [[act.restart]] for it",
+            ),
+            ("[[act.re_resolve]]\nsite = \"\"", "FILE: act.re_resolve: `` is no name of a site"),
             ("[act]\nrun_dir = \"run\"", "FILE: act.run_dir: `run` must begin with `/`"),
         ] {
             let wrong = load(text).unwrap_err();
             assert!(wrong.contains(said), "{wrong}");
         }
-        let one = &load("[[act.failover]]\nsite = \"fr\"").unwrap().act.failover[0];
+        let all = "[[act.failover]]\nsite = \"fr\"\n[[act.restart]]\nsite = \"fr\"\n[[act.re_resolve]]\nsite = \"fr\"";
+        let act = load(all).unwrap().act;
+        let (one, restart, re_resolve) = (&act.failover[0], &act.restart[0], &act.re_resolve[0]);
         assert_eq!((one.mode, one.profile, one.return_after), (Mode::Off, Profile::Normal, Duration::from_mins(5)));
+        assert_eq!((restart.mode, re_resolve.mode), (Mode::Off, Mode::Off));
     }
 
     #[test]
@@ -489,6 +417,8 @@ mod tests {
         assert!(lengths.iter().all(|length| *length > 1), "{lengths:?}");
         let failover: Vec<_> = sample.act.failover.iter().map(|one| (&*one.site, one.mode)).collect();
         assert_eq!(failover, [("fr", Mode::DryRun)]);
+        assert!(sample.act.restart.iter().all(|one| one.mode == Mode::DryRun) && sample.act.restart.len() == 2);
+        assert!(sample.act.re_resolve.iter().all(|one| one.mode == Mode::DryRun) && sample.act.re_resolve.len() == 2);
     }
 
     #[test]

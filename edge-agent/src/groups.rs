@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    act::{Acting, Board, failover},
+    act::{Acting, Board, failover, re_resolve, restart},
     certificates::Certificates,
     config::{Config, Mode},
     firewall::Firewall,
@@ -46,6 +46,12 @@ pub fn spawn(
     let actors: Vec<_> = config.act.failover.iter().filter(|one| one.mode != Mode::Off).cloned().collect();
     for settings in actors {
         tasks.spawn(failover::run(settings, config.clone(), shared.clone(), board.clone(), stop.clone()));
+    }
+    if config.act.restart.iter().any(|one| one.mode != Mode::Off) {
+        tasks.spawn(restart::run(config.clone(), shared.clone(), board.clone(), stop.clone()));
+    }
+    if config.act.re_resolve.iter().any(|one| one.mode != Mode::Off) {
+        tasks.spawn(re_resolve::run(config.clone(), shared.clone(), board.clone(), stop.clone()));
     }
     group!(timing.wireguard, _config => Acting(board.clone()));
     let state = state.clone();

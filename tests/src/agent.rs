@@ -23,6 +23,8 @@ pub struct Agent {
     /// A capability that it is started without.
     lacks: Option<&'static str>,
     environment: Vec<(&'static str, String)>,
+    /// What it reads in place of the host's.
+    hosts: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -49,6 +51,7 @@ impl Agent {
             programs: None,
             lacks: None,
             environment: Vec::new(),
+            hosts: None,
             process: None,
         };
         this.settings(settings);
@@ -66,6 +69,13 @@ impl Agent {
     #[must_use]
     pub fn with_programs(mut self, folder: PathBuf) -> Self {
         self.programs = Some(folder);
+        self
+    }
+
+    /// Finds names in this file in place of `/etc/hosts`, as it is at that time.
+    #[must_use]
+    pub fn with_hosts(mut self, file: PathBuf) -> Self {
+        self.hosts = Some(file);
         self
     }
 
@@ -169,6 +179,10 @@ impl Agent {
             Some(namespace) => {
                 let mut command = guarded(None, "KILL", "nsenter");
                 command.arg(format!("--net=/run/netns/{namespace}")).arg("--");
+                if let Some(hosts) = &self.hosts {
+                    let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
+                    command.args(["unshare", "--mount", "sh", "-c", script, "sh"]).arg(hosts);
+                }
                 if let Some(lacks) = self.lacks {
                     command.args(["setpriv", &format!("--bounding-set=-{lacks}"), &format!("--inh-caps=-{lacks}")]);
                 }

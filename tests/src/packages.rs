@@ -10,7 +10,8 @@ use crate::{Caller, Home, Systemd, provider::built, repository, secs, until};
 pub const PROVIDER: &str = "charliehub-provider";
 pub const AGENT: &str = "charliehub-edge-agent";
 /// What Debian itself brings to the hub.
-pub const HUB_PACKAGES: [&str; 4] = ["bash-completion", "logrotate", "man-db", "postgresql"];
+pub const HUB_PACKAGES: [&str; 7] =
+    ["bash-completion", "logrotate", "man-db", "polkitd", "postgresql", "wireguard-go", "wireguard-tools"];
 
 /// Where the programs of this build are.
 pub fn programs() -> PathBuf {

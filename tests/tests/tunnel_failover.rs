@@ -157,7 +157,7 @@ async fn nothing_moves_where_it_would_not_help_or_somebody_else_decides() {
 
     // One host, one agent that acts.
     let second = sites.agent(FAST).started().await;
-    let refused = told(&second, Status::Unknown, "another agent acts for site fr", secs(10)).await;
+    let refused = told(&second, Status::Unknown, "another agent does this on this host", secs(10)).await;
     assert!(refused.remedy.unwrap().contains("stop one of them"));
     drop(second);
 

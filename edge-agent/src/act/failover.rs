@@ -6,7 +6,7 @@
 //! kernel   where the networks go now: our routes, other people's (judged: p)
 //! machine  this, the probes and the time -> what to do (p)
 //! steps    does it, step by step, each read back
-//! files    what outlasts us: a move that began, a hold, the lock
+//! files    what outlasts us: a move that began, a hold
 //! told     the finding (p)
 //! ```
 //!
@@ -20,27 +20,25 @@ mod pair;
 mod steps;
 mod told;
 
-use std::{
-    fs::{self, File},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, sync::Arc, time::Duration};
 
-use charliehub_proto::finding::Status;
-use rustix::thread::{CapabilitySet, capabilities};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::told::FAILOVER;
 use self::{
-    files::{Files, Hold},
+    files::Files,
     kernel::Kernel,
     machine::{Action, Event, Machine, Move, Place, Rules, Seen},
     pair::{End, Pair},
     steps::Hands,
-    told::Deed,
 };
-use super::Board;
+use super::{
+    Board,
+    deed::Deed,
+    right::{Alone, Obstacle, may_set_networks},
+    run_dir::{Hold, RunDir},
+};
 use crate::{
     clock::Now,
     config::{self, Config, Mode, Profile},
@@ -48,24 +46,6 @@ use crate::{
     sample::Sample,
     wireguard::probe::{self, Outcome, Probe},
 };
-
-/// Why nothing can be done, though it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Obstacle {
-    status: Status,
-    text: String,
-    remedy: String,
-}
-
-impl Obstacle {
-    fn unknown(text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { status: Status::Unknown, text: text.into(), remedy: remedy.into() }
-    }
-
-    fn warning(text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { status: Status::Warning, ..Self::unknown(text, remedy) }
-    }
-}
 
 /// A session older than this was not renewed when it should have been: 120 s, a keepalive of 25 s, and a margin.
 const STALE: Duration = Duration::from_secs(155);
@@ -93,6 +73,7 @@ pub async fn run(
     let mut ticks = interval(rules.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let files = Files::of(&config.act.run_dir, &settings.site);
+    let alone = Alone::with(&RunDir::new(&config.act.run_dir), format!("failover-{}", settings.site));
     let machine = Machine::new(rules);
     let mut pilot = Pilot {
         // So that a look ends before the next one is due.
@@ -103,7 +84,7 @@ pub async fn run(
         board,
         files,
         machine,
-        lock: None,
+        alone,
         pretended: Place::Primary,
         is_hold_unwritten: false,
         last: None,
@@ -111,7 +92,7 @@ pub async fn run(
     loop {
         tokio::select! { _ = ticks.tick() => {}, () = stop.cancelled() => return }
         let sample = pilot.turn().await;
-        pilot.board.say(&pilot.settings.site, sample);
+        pilot.say(sample);
     }
 }
 
@@ -124,8 +105,7 @@ struct Pilot {
     board: Arc<Board>,
     files: Files,
     machine: Machine,
-    /// That we are the only agent that acts here.
-    lock: Option<File>,
+    alone: Alone,
     /// Where the networks would be, if this were no dry-run.
     pretended: Place,
     /// It moved too often, and the file that says so could not be written.
@@ -149,9 +129,7 @@ impl Pilot {
             Ok(view) => view,
             Err((target, obstacle)) => {
                 self.on(Event::Blind, now);
-                let Obstacle { status, text, remedy } = obstacle;
-                let sample = Sample::new(FAILOVER, target, status, text).remedy(remedy);
-                return sample.site(&*self.settings.site).confirmed_by(1);
+                return obstacle.sample(FAILOVER, target).site(&*self.settings.site);
             }
         };
         let before = self.machine.state();
@@ -175,6 +153,10 @@ impl Pilot {
             last: self.last.as_ref(),
             strict: &strict,
         })
+    }
+
+    fn say(&self, sample: Sample) {
+        self.board.say(&format!("failover {}", self.settings.site), vec![sample]);
     }
 
     fn acts(&self) -> bool {
@@ -228,31 +210,8 @@ impl Pilot {
 
     /// Everything that a whole move needs, so that none is begun that could not end.
     fn may_act(&mut self) -> Result<(), Obstacle> {
-        let may = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN));
-        if !may {
-            return Err(Obstacle::unknown(
-                "mode is act, and the agent may not set routes",
-                "run it with CAP_NET_ADMIN: the drop-in acting.conf beside its manual",
-            ));
-        }
-        if self.lock.is_some() {
-            return Ok(());
-        }
-        let dir = self.config.act.run_dir.display();
-        match self.files.lock() {
-            Ok(Some(lock)) => {
-                self.lock = Some(lock);
-                Ok(())
-            }
-            Ok(None) => Err(Obstacle::unknown(
-                format!("another agent acts for site {} on this host", self.settings.site),
-                format!("stop one of them; the lock is in {dir}"),
-            )),
-            Err(error) => Err(Obstacle::unknown(
-                format!("mode is act, and {dir} cannot be written: {error}"),
-                "give the agent its run directory: the drop-in acting.conf beside its manual",
-            )),
-        }
+        may_set_networks()?;
+        self.alone.is_so()
     }
 
     fn hold(&mut self, view: &mut View) {
@@ -277,7 +236,7 @@ impl Pilot {
         let site = &self.settings.site;
         let is_dry = !self.acts();
         tracing::warn!(site, what, is_dry, "failover begins");
-        self.board.say(site, told::moving(&view.pair, &what));
+        self.say(told::moving(&view.pair, &what));
         let result = if is_dry { pretend(which) } else { self.done(which, &view.pair).await };
         match &result {
             Ok(seen) => tracing::warn!(site, what, seen, is_dry, "failover is done"),

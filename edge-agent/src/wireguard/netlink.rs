@@ -38,7 +38,10 @@ use netlink_sys::{
     protocols::{NETLINK_GENERIC, NETLINK_ROUTE},
 };
 
-use super::facts::{Device, Key, Link, Peer};
+use super::{
+    facts::{Device, Key, Link, Peer},
+    write::Change,
+};
 
 /// The kernel fills at most so much of a buffer with one part of a dump.
 const PART: usize = 64 << 10;
@@ -88,16 +91,19 @@ pub(super) async fn device(interface: &str) -> io::Result<Device> {
     Ok(join(parts.into_iter().map(|part: GenlMessage<WireguardMessage>| part.payload.attributes)))
 }
 
-/// Gives a peer that is there these allowed IPs: beside those that it has, or in their place. Needs CAP_NET_ADMIN.
-pub(super) async fn set(interface: &str, peer: Key, allowed: &BTreeSet<IpNet>, is_replacing: bool) -> io::Result<()> {
+/// Changes a peer that is there. Needs CAP_NET_ADMIN.
+pub(super) async fn set(interface: &str, peer: Key, change: Change<'_>) -> io::Result<()> {
     let mut socket = Socket::open(NETLINK_GENERIC)?;
     let mut flags = WireguardPeerFlags::UpdateOnly;
-    flags.set(WireguardPeerFlags::ReplaceAllowedIps, is_replacing);
-    let peer = WireguardPeer(vec![
-        WireguardPeerAttribute::PublicKey(peer.0),
-        WireguardPeerAttribute::Flags(flags),
-        WireguardPeerAttribute::AllowedIps(allowed.iter().map(told).collect()),
-    ]);
+    let change = match change {
+        Change::AllowedIps { networks, is_replacing } => {
+            flags.set(WireguardPeerFlags::ReplaceAllowedIps, is_replacing);
+            WireguardPeerAttribute::AllowedIps(networks.iter().map(told).collect())
+        }
+        Change::Endpoint(endpoint) => WireguardPeerAttribute::Endpoint(endpoint),
+    };
+    let peer =
+        WireguardPeer(vec![WireguardPeerAttribute::PublicKey(peer.0), WireguardPeerAttribute::Flags(flags), change]);
     let attributes = vec![WireguardAttribute::IfName(interface.to_owned()), WireguardAttribute::Peers(vec![peer])];
     let order = question(&mut socket, WireguardCmd::SetDevice, attributes).await?;
     socket.ask(order, NLM_F_ACK).await.map(drop)

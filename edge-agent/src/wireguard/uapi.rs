@@ -3,7 +3,6 @@
 //! The answer holds the private key: it becomes the public one here, or nothing, and is written nowhere.
 
 use std::{
-    collections::BTreeSet,
     fmt::Write as _,
     io::{self, ErrorKind},
     path::Path,
@@ -17,7 +16,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::facts::{Device, Key, NoDevice, Peer, Unseen};
+use super::{
+    facts::{Device, Key, NoDevice, Peer, Unseen},
+    write::Change,
+};
 
 /// An answer is at most so long: some 10,000 peers.
 const LONGEST: usize = 4 << 20;
@@ -74,24 +76,31 @@ async fn ask(socket: &Path, question: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Gives a peer that is there these allowed IPs: beside those that it has, or in their place.
-pub(super) async fn set(socket: &Path, peer: Key, allowed: &BTreeSet<IpNet>, is_replacing: bool) -> io::Result<()> {
-    let answer = timeout(PATIENCE, ask(socket, order(peer, allowed, is_replacing).as_bytes())).await;
+/// Changes a peer that is there.
+pub(super) async fn set(socket: &Path, peer: Key, change: Change<'_>) -> io::Result<()> {
+    let answer = timeout(PATIENCE, ask(socket, order(peer, change).as_bytes())).await;
     let answer = answer.map_err(|_| io::Error::from(ErrorKind::TimedOut))??;
     parse(&answer, false).map(drop).map_err(|error| io::Error::other(error.to_string()))
 }
 
-fn order(peer: Key, allowed: &BTreeSet<IpNet>, is_replacing: bool) -> String {
+fn order(peer: Key, change: Change<'_>) -> String {
     let mut order = "set=1\npublic_key=".to_owned();
     for byte in peer.0 {
         let _ = write!(order, "{byte:02x}");
     }
     order += "\nupdate_only=true\n";
-    if is_replacing {
-        order += "replace_allowed_ips=true\n";
-    }
-    for network in allowed {
-        let _ = writeln!(order, "allowed_ip={network}");
+    match change {
+        Change::AllowedIps { networks, is_replacing } => {
+            if is_replacing {
+                order += "replace_allowed_ips=true\n";
+            }
+            for network in networks {
+                let _ = writeln!(order, "allowed_ip={network}");
+            }
+        }
+        Change::Endpoint(endpoint) => {
+            let _ = writeln!(order, "endpoint={endpoint}");
+        }
     }
     order + "\n"
 }
@@ -196,14 +205,18 @@ mod tests {
     }
 
     #[test]
-    fn allowed_ips_are_added_or_replaced() {
-        let allowed = ["10.44.0.0/16", "10.35.0.0/16"].map(|network| network.parse().unwrap()).into();
-        let key = "ab".repeat(32);
-        assert_eq!(
-            order(Key([0xab; 32]), &allowed, false),
-            format!("set=1\npublic_key={key}\nupdate_only=true\nallowed_ip=10.35.0.0/16\nallowed_ip=10.44.0.0/16\n\n")
-        );
-        assert!(order(Key([0xab; 32]), &allowed, true).contains("update_only=true\nreplace_allowed_ips=true\nallowed"));
+    fn a_peer_is_changed_in_one_thing_and_never_made() {
+        let networks = ["10.44.0.0/16", "10.35.0.0/16"].map(|network| network.parse().unwrap()).into();
+        let allowed = |is_replacing| Change::AllowedIps { networks: &networks, is_replacing };
+        let head = format!("set=1\npublic_key={}\nupdate_only=true\n", "ab".repeat(32));
+        for (change, lines) in [
+            (allowed(false), "allowed_ip=10.35.0.0/16\nallowed_ip=10.44.0.0/16\n"),
+            (allowed(true), "replace_allowed_ips=true\nallowed_ip=10.35.0.0/16\nallowed_ip=10.44.0.0/16\n"),
+            (Change::Endpoint("198.51.100.2:51820".parse().unwrap()), "endpoint=198.51.100.2:51820\n"),
+            (Change::Endpoint("[2001:db8::2]:51820".parse().unwrap()), "endpoint=[2001:db8::2]:51820\n"),
+        ] {
+            assert_eq!(order(Key([0xab; 32]), change), format!("{head}{lines}\n"));
+        }
     }
 
     #[test]

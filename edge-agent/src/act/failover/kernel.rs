@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Obstacle, files::Memory, machine::Place, pair::Pair};
+use super::{super::right::Obstacle, files::Memory, machine::Place, pair::Pair};
 use crate::wireguard::{
     facts::{Device, Link, NoDevice},
     netlink, read,

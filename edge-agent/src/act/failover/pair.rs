@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use charliehub_proto::{expected::Expected, site::Tunnel};
 use ipnet::IpNet;
 
-use super::Obstacle;
+use super::super::right::{Obstacle, no_site};
 use crate::wireguard::facts::Key;
 
 /// The two ways to a site.
@@ -34,12 +34,7 @@ impl Pair {
     /// What is expected of the tunnels of rank 1 and 2, or why there is nothing to fall back to.
     pub(super) fn of(expected: &Expected, name: &str) -> Result<Self, Obstacle> {
         let rows = expected.sites.iter().filter(|site| site.agent == expected.agent);
-        let site = rows.into_iter().find(|site| site.name == name).ok_or_else(|| {
-            Obstacle::unknown(
-                format!("site {name} is not expected on this host"),
-                "`charliehub-provider sites list`, or [[sites]] in the agent's own file; [[act.failover]] names it by `site`",
-            )
-        })?;
+        let site = rows.into_iter().find(|site| site.name == name).ok_or_else(|| no_site(name, "failover"))?;
         let mut tunnels: Vec<&Tunnel> = site.tunnels.iter().collect();
         tunnels.sort_by_key(|tunnel| tunnel.rank);
         let &[primary, fallback, ..] = tunnels.as_slice() else {

@@ -11,10 +11,10 @@
 use std::{collections::BTreeSet, fmt::Display, path::Path, time::Duration};
 
 use ipnet::IpNet;
-use rustix::process::{Signal, getpid, kill_process};
 use tokio::time::timeout;
 
 use super::{
+    super::crash_at,
     files::{Files, Memory},
     kernel::{self, Kernel, METRIC, PROTOCOL},
     machine::Place,
@@ -27,7 +27,7 @@ use crate::{
         probe::{self, Outcome, Probe},
         read,
         routes::{self, Route},
-        write,
+        write::{self, Change},
     },
 };
 
@@ -135,7 +135,8 @@ impl Hands<'_> {
 
     async fn allow(&self, allowed: &BTreeSet<IpNet>, is_replacing: bool) -> Result<(), String> {
         let End { interface, key, .. } = &self.pair.fallback;
-        let set = write::allowed_ips(self.sockets, interface, *key, allowed, is_replacing).await;
+        let change = Change::AllowedIps { networks: allowed, is_replacing };
+        let set = write::peer(self.sockets, interface, *key, change).await;
         set.map_err(|error| failed("set the allowed IPs", &error))
     }
 
@@ -183,11 +184,4 @@ impl Hands<'_> {
 
 fn failed(what: &str, error: &dyn Display) -> String {
     format!("cannot {what}: {error}")
-}
-
-/// Where a test has us die, to see what a start makes of it; in no build that is shipped.
-fn crash_at(step: &str) {
-    if cfg!(debug_assertions) && std::env::var_os("CHARLIEHUB_CRASH_AT").is_some_and(|at| at == step) {
-        kill_process(getpid(), Signal::KILL).ok();
-    }
 }

@@ -2,28 +2,16 @@
 
 use std::time::Duration;
 
-use charliehub_proto::finding::Status;
-use jiff::Timestamp;
-
 use super::{
-    files::Hold,
+    super::{deed::Deed, run_dir::Hold},
     kernel::{Kernel, METRIC, PROTOCOL},
     machine::{MOST_MOVES, Machine, Move, Place, State},
     pair::Pair,
 };
 use crate::sample::Sample;
+use charliehub_proto::finding::Status;
 
 pub(in crate::act) const FAILOVER: &str = "failover";
-
-/// What was done last, and what came of it.
-#[derive(Clone, Debug)]
-pub(super) struct Deed {
-    pub at: Timestamp,
-    /// The same, since the boot.
-    pub boot: Duration,
-    pub what: String,
-    pub result: Result<String, String>,
-}
 
 /// All that is known after a look.
 #[derive(Debug)]
@@ -140,16 +128,6 @@ pub(super) fn sample_of(look: &Look<'_>) -> Sample {
     }
 }
 
-impl Deed {
-    fn text(&self) -> String {
-        let result = match &self.result {
-            Ok(seen) => format!("done: {seen}"),
-            Err(why) => format!("not done: {why}"),
-        };
-        format!("{}: {}; {result}", self.at.strftime("%FT%TZ"), self.what)
-    }
-}
-
 pub(super) fn sample(pair: &Pair, status: Status, text: String) -> Sample {
     Sample::new(FAILOVER, pair.target(), status, text).site(&*pair.site).confirmed_by(1)
 }
@@ -173,6 +151,8 @@ fn spell(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::{
         super::{
             machine::{Event, Rules, Seen},

@@ -1,0 +1,89 @@
+//! Whether an actor may act: the kernel lets it, and no other agent does the same.
+
+use std::fs::File;
+
+use charliehub_proto::finding::Status;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::run_dir::RunDir;
+use crate::sample::Sample;
+
+/// Why nothing can be done, though it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    pub status: Status,
+    pub text: String,
+    pub remedy: String,
+}
+
+impl Obstacle {
+    pub(super) fn unknown(text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { status: Status::Unknown, text: text.into(), remedy: remedy.into() }
+    }
+
+    pub(super) fn warning(text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { status: Status::Warning, ..Self::unknown(text, remedy) }
+    }
+
+    pub(super) fn sample(self, check: &'static str, target: impl Into<String>) -> Sample {
+        Sample::new(check, target, self.status, self.text).remedy(self.remedy).confirmed_by(1)
+    }
+}
+
+/// That a setting names a site which has no row here.
+pub(super) fn no_site(name: &str, key: &str) -> Obstacle {
+    Obstacle::unknown(
+        format!("site {name} is not expected on this host"),
+        format!(
+            "`charliehub-provider sites list`, or [[sites]] in the agent's own file; [[act.{key}]] names it by `site`"
+        ),
+    )
+}
+
+/// Routes and tunnels can be changed.
+pub(super) fn may_set_networks() -> Result<(), Obstacle> {
+    let may = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN));
+    if may {
+        return Ok(());
+    }
+    Err(Obstacle::unknown(
+        "mode is act, and the agent may not set routes or tunnels",
+        "run it with CAP_NET_ADMIN: the drop-in acting.conf beside its manual",
+    ))
+}
+
+/// That nobody but us does this here, for as long as it is held.
+#[derive(Debug)]
+pub(super) struct Alone {
+    run_dir: RunDir,
+    what: String,
+    lock: Option<File>,
+}
+
+impl Alone {
+    /// `what`: as the lock is called.
+    pub(super) fn with(run_dir: &RunDir, what: impl Into<String>) -> Self {
+        Self { run_dir: run_dir.clone(), what: what.into(), lock: None }
+    }
+
+    pub(super) fn is_so(&mut self) -> Result<(), Obstacle> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let (what, dir) = (&self.what, self.run_dir.path().display());
+        match self.run_dir.lock(what) {
+            Ok(Some(lock)) => {
+                self.lock = Some(lock);
+                Ok(())
+            }
+            Ok(None) => Err(Obstacle::unknown(
+                format!("another agent does this on this host: it holds {dir}/{what}.lock"),
+                "stop one of them",
+            )),
+            Err(error) => Err(Obstacle::unknown(
+                format!("mode is act, and {dir} cannot be written: {error}"),
+                "give the agent its run directory: the drop-in acting.conf beside its manual",
+            )),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Section `[act]`: what the agent may do to its host.
+
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use charliehub_proto::duration::text;
+use serde::Deserialize;
+
+/// Section `[act]`: what the agent may do to its host. Nothing, unless it is said here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Act {
+    /// Where it notes what it does, until the next boot. A file `hold` in it stops everything, `hold-SITE` what is about a site.
+    pub run_dir: PathBuf,
+    pub failover: Vec<Failover>,
+    pub restart: Vec<Restart>,
+    pub re_resolve: Vec<ReResolve>,
+}
+
+impl Default for Act {
+    fn default() -> Self {
+        Self {
+            run_dir: PathBuf::from("/run/charliehub-edge-agent"),
+            failover: Vec::new(),
+            restart: Vec::new(),
+            re_resolve: Vec::new(),
+        }
+    }
+}
+
+/// The key, its value, and why that cannot be.
+type Wrong = (&'static str, String, String);
+
+impl Act {
+    pub(super) fn judge(&self) -> Result<(), Wrong> {
+        if !self.run_dir.is_absolute() {
+            return Err(("run_dir", self.run_dir.display().to_string(), "must begin with `/`".to_owned()));
+        }
+        let Self { failover, restart, re_resolve, .. } = self;
+        each_once("failover", failover.iter().map(|one| &*one.site))?;
+        each_once("restart", restart.iter().map(|one| &*one.site))?;
+        each_once("re_resolve", re_resolve.iter().map(|one| &*one.site))
+    }
+}
+
+fn each_once<'a>(key: &'static str, sites: impl Iterator<Item = &'a str>) -> Result<(), Wrong> {
+    let mut known = BTreeSet::new();
+    for site in sites {
+        let is_name = !site.is_empty() && site.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !is_name {
+            let why = "is no name of a site: letters, digits and hyphens, as its row has it";
+            return Err((key, site.to_owned(), why.to_owned()));
+        }
+        if !known.insert(site) {
+            return Err((key, site.to_owned(), format!("is named twice: leave one [[act.{key}]] for it")));
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of something that the agent could do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    #[default]
+    Off,
+    /// It is told when and what, and nothing is done.
+    DryRun,
+    Act,
+}
+
+/// How soon a silence is an outage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// A probe each second, and half a minute to think it over: some 40 s.
+    #[default]
+    Normal,
+    /// A probe each half second, and 3 s: some 7 s.
+    Fast,
+}
+
+/// Section `[[act.failover]]`: a site whose networks move from its tunnel of rank 1 to that of rank 2, and back.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failover {
+    /// Its row has the networks, the tunnels, and the hosts that prove them.
+    pub site: String,
+    #[serde(default)]
+    pub mode: Mode,
+    #[serde(default)]
+    pub profile: Profile,
+    /// The first tunnel answers so long before anything moves back. Doubled, up to an hour, each time it was silent again.
+    #[serde(with = "text", default = "return_after")]
+    pub return_after: Duration,
+    /// So long after a return a silence needs no second thought.
+    #[serde(with = "text", default = "trial")]
+    pub trial: Duration,
+}
+
+const fn return_after() -> Duration {
+    Duration::from_mins(5)
+}
+
+const fn trial() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// Section `[[act.restart]]`: a site whose tunnels are started again when they are gone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    pub site: String,
+    #[serde(default)]
+    pub mode: Mode,
+    /// An interface that is gone comes back within so long, or is started again.
+    #[serde(with = "text", default = "gone")]
+    pub after: Duration,
+}
+
+const fn gone() -> Duration {
+    Duration::from_secs(15)
+}
+
+/// Section `[[act.re_resolve]]`: a site that is called by a name, whose address may change.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReResolve {
+    pub site: String,
+    #[serde(default)]
+    pub mode: Mode,
+    /// The name is asked for once the last handshake is so old. A session that is in use is renewed after 120 s.
+    #[serde(with = "text", default = "stale")]
+    pub after: Duration,
+}
+
+const fn stale() -> Duration {
+    Duration::from_secs(155)
+}
