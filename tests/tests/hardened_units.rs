@@ -113,7 +113,10 @@ async fn each_check_of_the_agent_can_look_from_within_its_unit() {
         served.address(),
         broker.settings().replace(&home.path().display().to_string(), "/etc/charliehub"),
         lab.expected(),
-        lab.failover("mode = \"act\"\nprofile = \"fast\""),
+        lab.failover(
+            "mode = \"act\"\nprofile = \"fast\"\n[[act.restart]]\nsite = \"uk\"\nmode = \"dry-run\"\n\
+             [[act.re_resolve]]\nsite = \"uk\"\nmode = \"dry-run\""
+        ),
     );
     systemd.output(&["tee", "/etc/charliehub/edge-agent.toml"], &settings);
     systemd.must("systemctl restart charliehub-edge-agent");
