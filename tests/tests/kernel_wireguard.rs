@@ -91,9 +91,16 @@ fn files(root: &Path) -> [String; 2] {
         beyond.public
     );
     write("failover.toml", &(common.to_owned() + &uk + &failover));
+    let act = "[act]\nrun_dir = \"/tmp/run\"\n[[act.re_resolve]]\nsite = \"uk\"\nmode = \"act\"\nafter = \"1s\"\n";
+    write("named.toml", &(common.to_owned() + &uk.replace("127.0.0.1:51821", "far:51821") + act));
     write("uk.toml", &(common.to_owned() + &uk));
     write("many.toml", &(common.to_owned() + &others));
     [far.public, last.public]
+}
+
+/// Of tunnels, and of what is done to them.
+fn is_told(check: &str) -> bool {
+    check.starts_with("wg-") || ["failover", "re-resolve"].contains(&check)
 }
 
 /// The guest, with an agent in it.
@@ -117,7 +124,7 @@ impl World {
     async fn findings(&mut self) -> Vec<Finding> {
         let (text, _) = self.guest.run("wget -q -O - http://127.0.0.1:9745/findings").await;
         let all: Vec<Finding> = serde_json::from_str(&text).unwrap_or_default(); // before it listens
-        all.into_iter().filter(|one| one.check.starts_with("wg-") || one.check == "failover").collect()
+        all.into_iter().filter(|one| is_told(&one.check)).collect()
     }
 
     async fn until(&mut self, what: &str, is_so: impl Fn(&[Finding]) -> bool) -> Vec<Finding> {
@@ -268,6 +275,19 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
     world.guest.sh("nsenter -t $(cat /tmp/far) -n ip link set far up").await;
     world.until("they are back", |all| by(all, "10.44.0.0/16 goes by wg0, and wg1 stands by")).await;
     assert_eq!(world.guest.sh("wg show wg1 allowed-ips && ip route show proto 235").await, before);
+    world.stop().await;
+
+    // So is where a peer is called.
+    world
+        .guest
+        .sh("mkdir -p /etc && echo 'hosts: files' >/etc/nsswitch.conf && echo '127.0.0.2 far' >/etc/hosts")
+        .await;
+    world.start("named", "").await;
+    // The far end is well, and may be heard from its old address at once.
+    let done = ["done: it was read back", "done: the site was heard from 127.0.0.1:51821 just then"];
+    let is_done =
+        |one: &Finding| one.observed.as_deref().is_some_and(|deed| done.iter().any(|end| deed.ends_with(end)));
+    world.until("it is called where its name leads to", |all| all.iter().any(is_done)).await;
     world.stop().await;
 
     let private = fs::read_to_string(root.join("wg0.conf")).unwrap();
