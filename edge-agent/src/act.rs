@@ -17,6 +17,7 @@ use std::{
 };
 
 use charliehub_proto::expected::Expected;
+use metrics::gauge;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::Notify;
 
@@ -24,6 +25,7 @@ use crate::{
     catalogue::Check,
     clock::{self, Now},
     look::Look,
+    metrics::LAST_ACTION,
     sample::Sample,
 };
 
@@ -99,7 +101,17 @@ impl Look for Acting {
             let is_still = now.boot.saturating_sub(said.at) >= STILL;
             said.samples.into_iter().map(move |sample| if is_still { still(&sample) } else { sample })
         };
-        said.into_iter().flat_map(told).collect()
+        let samples: Vec<Sample> = said.into_iter().flat_map(told).collect();
+        for sample in &samples {
+            let Some(action) = &sample.action else { continue };
+            let labels = [
+                ("check", sample.check.to_owned()),
+                ("target", sample.target.clone()),
+                ("outcome", action.outcome.as_str().to_owned()),
+            ];
+            gauge!(LAST_ACTION, &labels).set(action.at.as_duration().as_secs_f64());
+        }
+        samples
     }
 
     async fn wake(&mut self) {

@@ -32,6 +32,7 @@ metrics! {
     describe_gauge NOT_BEFORE = "certificate_not_before_timestamp_seconds", Seconds, "From when a certificate is valid, Unix time; by source";
     describe_gauge NOT_AFTER = "certificate_not_after_timestamp_seconds", Seconds, "Until when a certificate is valid, Unix time; by source";
     describe_histogram LIFETIME_LEFT = "certificate_lifetime_left_ratio", Count, "Share of their lifetime that served certificates have left, above 1,000 names";
+    describe_gauge LAST_ACTION = "last_action_timestamp_seconds", Seconds, "Unix time of what the agent did last by itself, by check, target and outcome";
     describe_gauge SPOOL_ENTRIES = "report_spool_entries", Count, "Reports that wait for the provider";
     describe_counter REPORTS = "reports_total", Count, "Reports by what became of them";
     describe_gauge LAST_REPORT = "last_report_timestamp_seconds", Seconds, "Unix time of the last report that the provider took";

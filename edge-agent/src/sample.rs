@@ -1,6 +1,6 @@
 //! What one look says of one target, before a single lost probe is told from an outage.
 
-use charliehub_proto::finding::{Finding, Status};
+use charliehub_proto::finding::{Action, Finding, Status};
 use jiff::Timestamp;
 
 /// One look at one target.
@@ -17,6 +17,8 @@ pub struct Sample {
     pub expected: Option<String>,
     pub source: Option<String>,
     pub remedy: Option<String>,
+    /// What was done about it.
+    pub action: Option<Action>,
     /// So many looks in a row must say that it is worse before it is: 2, so that a fact is read again a second later.
     pub confirm: u32,
 }
@@ -33,6 +35,7 @@ impl Sample {
             expected: None,
             source: None,
             remedy: None,
+            action: None,
             confirm: 2,
         }
     }
@@ -84,6 +87,12 @@ impl Sample {
         self
     }
 
+    #[must_use]
+    pub fn did(mut self, action: Option<Action>) -> Self {
+        self.action = action;
+        self
+    }
+
     /// What is believed of it since then, as it was seen now.
     pub fn believed(self, since: Timestamp, seen: Timestamp) -> Finding {
         Finding {
@@ -96,6 +105,7 @@ impl Sample {
             expected: self.expected,
             source: self.source,
             remedy: self.remedy,
+            action: self.action,
             since,
             seen,
         }

@@ -121,6 +121,7 @@ impl Steady {
                     status: Status::Warning,
                     text: format!("{} changed {CHANGES} times lately, and is held at {worst}", finding.target),
                     remedy: Some("find what makes it come and go; it is held until it keeps still".to_owned()),
+                    action: None,
                     ..finding.clone()
                 };
                 if worst > finding.status {
@@ -228,13 +229,14 @@ impl Target {
         self.believed = Some(Finding {
             check: check.clone(),
             target: target.clone(),
-            site: was.and_then(|was| was.site),
+            site: was.as_ref().and_then(|was| was.site.clone()),
             status: Status::Unknown,
             text: format!("could not be looked at: {why}"),
             observed: None,
             expected: None,
             source: None,
             remedy: Some("see the agent's log; it looks again by itself".to_owned()),
+            action: was.and_then(|was| was.action),
             since,
             seen: now.wall,
         });

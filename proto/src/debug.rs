@@ -8,7 +8,7 @@ use crate::{
     agent::AgentStatus,
     drift::InstanceDrift,
     event::Event,
-    finding::Status,
+    finding::{Action, Status},
     instance::{InstanceStatus, Owner, ServerHealth},
     revision::{Commit, Withheld},
     route::RouteState,
@@ -67,6 +67,8 @@ pub enum SignalKind {
     Drift,
     /// A server that Traefik's health check finds down.
     Server,
+    /// What an agent did by itself.
+    Action,
 }
 
 impl SignalKind {
@@ -81,6 +83,7 @@ impl SignalKind {
             Self::RefusedRoute => "refused",
             Self::Drift => "drift",
             Self::Server => "server",
+            Self::Action => "action",
         }
     }
 }
@@ -131,13 +134,16 @@ pub struct Finding {
     pub text: String,
     pub since: Option<Timestamp>,
     pub remedy: Option<String>,
+    /// What the agent did about it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
 }
 
 /// The agents on the edge hosts, and what they found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Agents {
-    /// What is not ok.
+    /// What is not ok, and what an agent did something about within a day.
     pub findings: Vec<Finding>,
     pub agents: Vec<AgentStatus>,
     /// In a sentence, where there are none.

@@ -74,10 +74,55 @@ pub struct Finding {
     /// What mends it: a command where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// What was done about it by itself, last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// Since when it has this status.
     pub since: Timestamp,
     /// When it was looked at last.
     pub seen: Timestamp,
+}
+
+/// What an agent did by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Action {
+    /// When it began.
+    pub at: Timestamp,
+    /// Why and what, as "wg-fr is absent: wg-quick@wg-fr.service is restarted".
+    pub what: String,
+    pub outcome: Outcome,
+    /// What was seen of it, or why it was not done.
+    pub result: String,
+}
+
+/// What came of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ActionOutcome))]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Done,
+    /// Undone, or never begun.
+    Failed,
+    /// It was only told.
+    DryRun,
+}
+
+impl Outcome {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::DryRun => "dry run",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, what, outcome, result } = self;
+        write!(f, "{}: {what}; {}: {result}", at.strftime("%FT%TZ"), outcome.as_str())
+    }
 }
 
 #[cfg(test)]

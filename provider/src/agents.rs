@@ -19,7 +19,7 @@ use charliehub_proto::{
     debug,
     finding::{Finding, Status},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::metrics as name;
 
@@ -119,20 +119,23 @@ impl Agents {
         }
     }
 
-    /// What is not as it should be, for the operators' page.
+    /// What is not as it should be, and what the agents did themselves within a day, for the operators' page.
     pub fn troubles(&self, now: Instant) -> Vec<debug::Finding> {
+        let yesterday = Timestamp::now() - SignedDuration::from_hours(24);
         let of = |agent: AgentStatus| {
-            agent.findings.into_iter().filter(|finding| finding.status != Status::Ok).map(move |finding| {
-                debug::Finding {
-                    agent: agent.name.clone(),
-                    check: finding.check,
-                    target: finding.target,
-                    site: finding.site,
-                    status: finding.status,
-                    text: finding.text,
-                    since: Some(finding.since),
-                    remedy: finding.remedy,
-                }
+            let is_told = move |finding: &Finding| {
+                finding.status != Status::Ok || finding.action.as_ref().is_some_and(|action| action.at > yesterday)
+            };
+            agent.findings.into_iter().filter(is_told).map(move |finding| debug::Finding {
+                agent: agent.name.clone(),
+                check: finding.check,
+                target: finding.target,
+                site: finding.site,
+                status: finding.status,
+                text: finding.text,
+                since: Some(finding.since),
+                remedy: finding.remedy,
+                action: finding.action,
             })
         };
         self.statuses(BTreeSet::new(), now).into_iter().flat_map(of).collect()
@@ -194,6 +197,7 @@ fn silence(agent: &str, known: &Known, age: Duration) -> Finding {
         remedy: Some(
             "on its host: systemctl status charliehub-edge-agent; one that is no more: charliehub-provider agents rm NAME".to_owned(),
         ),
+        action: None,
         since: known.last_report,
         seen: Timestamp::now(),
     }

@@ -56,8 +56,10 @@ impl<'w> Agent<'w> {
 
 fn report(seq: u64, status: &str) -> Value {
     let at = "2026-11-27T08:00:00Z";
+    let action =
+        json!({"at": at, "what": "wg-fr is absent: it is restarted", "outcome": "done", "result": "wg-fr is there"});
     let peer = json!({"check": "wg-peer", "target": "wg-fr", "site": "fr", "status": status, "text": format!("tunnel wg-fr is {status}"),
-        "remedy": "systemctl restart wg-quick@wg-fr", "since": at, "seen": at});
+        "remedy": "systemctl restart wg-quick@wg-fr", "action": action, "since": at, "seen": at});
     let uk = json!({"check": "wg-peer", "target": "wg-uk", "site": "uk", "status": "ok", "text": "tunnel wg-uk is ok", "since": at, "seen": at});
     json!({"install": "00000000-0000-4000-8000-000000000007", "seq": seq, "at": at, "boot": "00000000-0000-4000-8000-000000000001",
         "version": "0.1.0", "complete": true, "findings": [peer, uk]})
@@ -136,6 +138,8 @@ async fn what_an_agent_reports_is_seen_by_all_and_that_it_went_silent_too() {
     let debug = world.provider.get("/debug.json").await.json();
     let causes = debug["causes"].to_string();
     assert!(debug["agents"]["findings"][0]["agent"] == "hub2" && causes.contains("wg-peer wg-fr"), "{debug}");
+    let did = "hub2: 2026-11-27T08:00:00Z: wg-fr is absent: it is restarted; done: wg-fr is there";
+    assert!(causes.contains(did) && debug["agents"]["findings"][0]["action"]["outcome"] == "done", "{debug}");
     let metrics = world.provider.get("/metrics").await.text();
     let series = r#"charliehub_provider_agent_finding{agent="hub2",check="wg-peer",target="wg-fr"} 2"#;
     assert!(metrics.contains(series), "{metrics}");

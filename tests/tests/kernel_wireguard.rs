@@ -285,8 +285,10 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
     world.start("named", "").await;
     // The far end is well, and may be heard from its old address at once.
     let done = ["done: it was read back", "done: the site was heard from 127.0.0.1:51821 just then"];
-    let is_done =
-        |one: &Finding| one.observed.as_deref().is_some_and(|deed| done.iter().any(|end| deed.ends_with(end)));
+    let is_done = |one: &Finding| {
+        let deed = one.action.as_ref().map(ToString::to_string).unwrap_or_default();
+        done.iter().any(|end| deed.ends_with(end))
+    };
     world.until("it is called where its name leads to", |all| all.iter().any(is_done)).await;
     world.stop().await;
 

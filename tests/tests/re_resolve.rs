@@ -13,7 +13,7 @@ const NAME: &str = "fr.example.test";
 /// Waits until it is said of wg-fr.
 async fn told(agent: &Agent, status: Status, words: &str) -> (Finding, Duration) {
     let is_it = |one: &Finding| {
-        let deed = one.observed.as_deref().unwrap_or_default();
+        let deed = one.action.as_ref().map(ToString::to_string).unwrap_or_default();
         one.check == "re-resolve" && one.status == status && (one.text.contains(words) || deed.contains(words))
     };
     let (findings, took) = agent.until(&format!("{status}: {words}"), secs(20), |all| all.iter().any(is_it)).await;
@@ -81,7 +81,7 @@ async fn a_site_with_a_new_address_is_called_there() {
     let (lost, _) = told(&agent, Status::Warning, "cannot be resolved").await;
     assert_eq!(lost.remedy.unwrap(), format!("getent ahosts {NAME}"));
     hub.leads_to(NEW);
-    told(&agent, Status::Warning, "dry-run, so nothing was changed").await;
+    told(&agent, Status::Warning, "dry run: nothing was changed").await;
     assert_eq!(hub.endpoint().await, format!("{OLD}:51820"));
     drop(agent);
 
@@ -94,7 +94,7 @@ async fn a_site_with_a_new_address_is_called_there() {
     fs::remove_file(hub.run_dir().join("hold-fr")).unwrap();
     let (done, took) = told(&agent, Status::Warning, "done: it was read back").await;
     measured("from letting go to another endpoint", took);
-    println!("{}", done.observed.unwrap());
+    println!("{}", done.action.unwrap());
     assert_eq!(hub.endpoint().await, format!("{NEW}:51820"));
     let is_reached = |one: &Finding| one.check == "wg-reachable" && one.target == "wg-fr" && one.status == Status::Ok;
     agent.until("the site answers", secs(40), |all| all.iter().any(is_reached)).await;

@@ -25,7 +25,7 @@ async fn told_by(check: &str, agent: Caller, status: Status, words: &str) -> Fin
         let all: Vec<Finding> = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
         let found = all.into_iter().find(|one| one.check == check && one.target == "wg-fr");
         let found = found.ok_or("nothing is said of it")?;
-        let deed = found.observed.as_deref().unwrap_or_default();
+        let deed = found.action.as_ref().map(ToString::to_string).unwrap_or_default();
         let is_it = found.status == status && (found.text.contains(words) || deed.contains(words));
         if is_it { Ok(found) } else { Err(format!("{found:?}")) }
     };
@@ -70,14 +70,14 @@ async fn a_tunnel_that_is_gone_is_started_again() {
     // Not without the rule, which it says. Nor while somebody holds it.
     systemd.must(KILL);
     let refused = told(agent, Status::Critical, "needs the rule of polkit").await;
-    println!("{}\n{}", refused.text, refused.observed.unwrap_or_default());
+    println!("{}\n{}", refused.text, refused.action.unwrap());
     systemd.must(&format!("touch {RUN_DIR}/hold-fr"));
     let held = told(agent, Status::Critical, "held: wg-fr is gone").await;
     assert_eq!(held.remedy.unwrap(), format!("when it can be relied on: rm {RUN_DIR}/hold-fr"));
     systemd.must(&format!("install -m 644 -t /etc/polkit-1/rules.d {EXAMPLES}/charliehub-edge-agent.rules"));
     systemd.must(&format!("rm {RUN_DIR}/hold-fr"));
     let done = told(agent, Status::Ok, "done: wg-fr is there again").await;
-    println!("{}\n{}", done.text, done.observed.unwrap_or_default());
+    println!("{}\n{}", done.text, done.action.unwrap());
     told_by("wg-reachable", agent, Status::Ok, "answers").await;
     let (may, said) =
         systemd.try_sh("runuser -u charliehub-edge-agent -- systemctl restart --no-ask-password dbus.service");
@@ -108,6 +108,6 @@ async fn a_tunnel_that_is_gone_is_started_again() {
     systemd.must(&format!("rm {unit} {RUN_DIR}/restart-wg-fr.json; systemctl daemon-reload"));
     configure("dry-run");
     systemd.must(KILL);
-    told(agent, Status::Critical, "dry-run, so nothing was changed").await;
+    told(agent, Status::Critical, "dry run: nothing was changed").await;
     assert!(!systemd.path("/sys/class/net/wg-fr").exists(), "nothing was");
 }

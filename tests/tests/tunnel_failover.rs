@@ -101,7 +101,7 @@ async fn a_tunnel_is_cut_and_its_site_is_reached_by_the_other_and_by_its_own_aga
     let took = sites.until_answered(&pings, secs(60)).await;
     measured("from the cut to an answer by the other tunnel", took);
     let moved = told(&agent, Status::Warning, "goes by wg-uk", secs(5)).await;
-    let deed = moved.observed.unwrap();
+    let deed = moved.action.unwrap().to_string();
     assert!(deed.contains("10.35.0.0/16 moves to wg-uk: ") && deed.contains("3 probes of the site's hosts"), "{deed}");
     for words in ["may now send as 10.35.0.0/16", "sends by wg-fr is dropped meanwhile (strict rp_filter"] {
         assert!(moved.text.contains(words), "{words}: {}", moved.text);
@@ -197,7 +197,7 @@ async fn nothing_moves_where_it_would_not_help_or_somebody_else_decides() {
     let agent = sites.agent(&FAST.replace("act", "dry-run")).started().await;
     let said = told(&agent, Status::Warning, "goes by wg-uk", secs(20)).await;
     assert!(said.text.contains("dry-run: nothing is done"), "{}", said.text);
-    assert!(said.observed.unwrap().contains("10.35.0.0/16 moves to wg-uk: "));
+    assert!(said.action.unwrap().what.starts_with("10.35.0.0/16 moves to wg-uk: "));
     assert_eq!(sites.host().await, before);
     sites.lab.undo("fr").await;
     until_at_rest(&agent, secs(20)).await;

@@ -2,25 +2,30 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use charliehub_proto::finding::{Action, Outcome};
+
+use crate::clock::Now;
 
 #[derive(Clone, Debug)]
 pub(super) struct Deed {
-    pub at: Timestamp,
-    /// The same, since the boot.
+    /// When it began, since the boot.
     pub boot: Duration,
-    pub what: String,
-    /// What was seen then, or why it is not done.
-    pub result: Result<String, String>,
+    pub action: Action,
 }
 
 impl Deed {
-    /// As a finding has it.
-    pub(super) fn text(&self) -> String {
-        let result = match &self.result {
-            Ok(seen) => format!("done: {seen}"),
-            Err(why) => format!("not done: {why}"),
+    /// `result`: what was seen of it, or why it is not done.
+    pub(super) fn of(now: Now, what: String, result: Result<String, String>, is_dry: bool) -> Self {
+        let (outcome, result) = match result {
+            Ok(seen) if is_dry => (Outcome::DryRun, seen),
+            Ok(seen) => (Outcome::Done, seen),
+            Err(why) => (Outcome::Failed, why),
         };
-        format!("{}: {}; {result}", self.at.strftime("%FT%TZ"), self.what)
+        Self { boot: now.boot, action: Action { at: now.wall, what, outcome, result } }
+    }
+
+    /// Why it is not done.
+    pub(super) fn failure(&self) -> Option<&str> {
+        (self.action.outcome == Outcome::Failed).then_some(&*self.action.result)
     }
 }

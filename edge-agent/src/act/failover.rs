@@ -251,7 +251,7 @@ impl Pilot {
             view.seen.place = kernel.place;
             view.kernel = kernel;
         }
-        self.last = Some(Deed { at: now.wall, boot: now.boot, what, result });
+        self.last = Some(Deed::of(now, what, result, is_dry));
     }
 
     async fn done(&self, which: Move, pair: &Pair) -> Result<String, String> {
@@ -267,8 +267,8 @@ impl Pilot {
 
 fn pretend(which: Move) -> Result<String, String> {
     match which {
-        Move::Over | Move::Back => Ok("dry-run, so nothing was changed".to_owned()),
-        Move::Undo => Err("dry-run, so it stays".to_owned()),
+        Move::Over | Move::Back => Ok("nothing was changed".to_owned()),
+        Move::Undo => Err("it is a dry run, so it stays".to_owned()),
     }
 }
 

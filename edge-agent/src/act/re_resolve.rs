@@ -151,16 +151,13 @@ impl Caller {
             let what =
                 format!("{name} is called at {endpoint} in place of {old}: its name {} leads there", wanted.endpoint);
             tracing::warn!(target = name, what, is_dry, "a re-resolve begins");
-            let result = if is_dry {
-                Ok("dry-run, so nothing was changed".to_owned())
-            } else {
-                self.set(target, &peer, endpoint).await
-            };
+            let result =
+                if is_dry { Ok("nothing was changed".to_owned()) } else { self.set(target, &peer, endpoint).await };
             match &result {
                 Ok(seen) => tracing::warn!(target = name, seen, is_dry, "a re-resolve is done"),
                 Err(why) => tracing::error!(target = name, why, is_dry, "a re-resolve is not done"),
             }
-            called.last = Some(Deed { at: now.wall, boot: now.boot, what, result });
+            called.last = Some(Deed::of(now, what, result, is_dry));
         }
         let sample = told(wanted, &decision, called.last.as_ref(), is_dry);
         (called, sample)
@@ -265,8 +262,8 @@ fn told(wanted: &Wanted, decision: &Decision, last: Option<&Deed>, is_dry: bool)
     let Wanted { target, endpoint, .. } = wanted;
     let dry = if is_dry { " (dry-run: nothing is done)" } else { "" };
     let sample = |status, text: String| Sample::new(RE_RESOLVE, &**target, status, format!("{text}{dry}"));
-    let made = match (decision, last) {
-        (_, Some(Deed { result: Err(why), .. })) if !matches!(decision, Decision::Fresh) => {
+    let made = match (decision, last.and_then(Deed::failure)) {
+        (_, Some(why)) if *decision != Decision::Fresh => {
             sample(Status::Critical, format!("{target} could not be called at the new address of {endpoint}: {why}"))
                 .remedy(format!("wg set {} peer KEY endpoint {endpoint}", target.split(' ').next().unwrap_or_default()))
         }
@@ -288,8 +285,5 @@ fn told(wanted: &Wanted, decision: &Decision, last: Option<&Deed>, is_dry: bool)
         )
         .remedy("wait; then see that the name leads to the site, and wg-handshake"),
     };
-    match last {
-        Some(deed) => made.observed(deed.text()),
-        None => made,
-    }
+    made.did(last.map(|deed| deed.action.clone()))
 }

@@ -151,7 +151,7 @@ impl Keeper {
                 self.board.say(&who(name), vec![sample.site(&*wanted.site).confirmed_by(1)]);
                 kept.machine.started(now.boot);
                 let result = if is_dry {
-                    Ok("dry-run, so nothing was changed".to_owned())
+                    Ok("nothing was changed".to_owned())
                 } else {
                     let starts: Vec<Duration> = kept.machine.starts().collect();
                     start(&self.run_dir, &what, &starts, &unit, name, &self.config).await
@@ -160,7 +160,7 @@ impl Keeper {
                     Ok(seen) => tracing::warn!(interface = name, seen, is_dry, "a restart is done"),
                     Err(why) => tracing::error!(interface = name, why, is_dry, "a restart is not done"),
                 }
-                kept.last = Some(Deed { at: now.wall, boot: now.boot, what: intent, result });
+                kept.last = Some(Deed::of(now, intent, result, is_dry));
             }
             (Action::Start | Action::Nothing, _) => {}
         }
@@ -291,9 +291,5 @@ fn told(look: &Look<'_>) -> Sample {
         }
         (Ok(()), None) => sample(Status::Ok, format!("{name} is there")),
     };
-    let made = made.confirmed_by(1);
-    match &kept.last {
-        Some(deed) => made.observed(deed.text()),
-        None => made,
-    }
+    made.confirmed_by(1).did(kept.last.as_ref().map(|deed| deed.action.clone()))
 }

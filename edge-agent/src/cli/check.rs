@@ -91,20 +91,29 @@ fn text(found: &Found, worst: Status, colour: bool, now: Timestamp) -> String {
     for line in lines {
         let status = painted(line.status, &format!("{:<8}", line.status.as_str()), colour);
         let _ = write!(text, "{status}  {:<check$}  {:<target$}  {}", line.check, line.target, line.text);
+        let action = line.action.as_ref().map(ToString::to_string);
         if line.status == Status::Ok {
             text.push('\n');
+            details(&mut text, &[("did", &action)]);
             continue;
         }
         let _ = writeln!(text, " ({})", lasted(line.since, now));
-        let details =
-            [("seen", &line.observed), ("expected", &line.expected), ("where", &line.source), ("mend", &line.remedy)];
-        for (what, detail) in details {
-            if let Some(detail) = detail {
-                let _ = writeln!(text, "          {what:<8}  {detail}");
-            }
-        }
+        let Finding { observed, expected, source, remedy, .. } = line;
+        details(
+            &mut text,
+            &[("seen", observed), ("expected", expected), ("where", source), ("did", &action), ("mend", remedy)],
+        );
     }
     text
+}
+
+/// Those that are there, a line each.
+fn details(text: &mut String, details: &[(&str, &Option<String>)]) {
+    for (what, detail) in details {
+        if let Some(detail) = detail {
+            let _ = writeln!(text, "          {what:<8}  {detail}");
+        }
+    }
 }
 
 fn lasted(since: Timestamp, now: Timestamp) -> String {
@@ -142,6 +151,7 @@ mod tests {
             expected: None,
             source: None,
             remedy: (status != Status::Ok).then(|| "ip link set wg-uk up".to_owned()),
+            action: None,
             since: Timestamp::from_second(1_000).unwrap(),
             seen: Timestamp::from_second(1_000).unwrap(),
         }

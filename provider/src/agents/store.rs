@@ -8,13 +8,13 @@ use std::{
 
 use charliehub_proto::{
     agent::Transition,
-    finding::{Finding, Status},
+    finding::{Action, Finding, Status},
     report::Report,
 };
 use serde_json::json;
 use tokio_postgres::{
     Client, GenericClient, Row, Transaction,
-    types::{ToSql, Type},
+    types::{Json, ToSql, Type},
 };
 
 use super::{Agents, Known};
@@ -34,7 +34,7 @@ pub struct Stored {
 
 /// The findings of a report as rows.
 const REPORTED: &str = r#"SELECT * FROM jsonb_to_recordset($2) AS r("check" text, target text, site text, status text, text text,
-    observed text, expected text, source text, remedy text, since timestamptz, seen timestamptz)"#;
+    observed text, expected text, source text, remedy text, since timestamptz, seen timestamptz, action jsonb)"#;
 
 const TRANSITION: &str = r#"id, agent, "check", target, site, was, is_now, text, at, received_at"#;
 
@@ -105,15 +105,16 @@ async fn findings(
     let mut found = transaction.query_typed(&changed, &parameters).await?;
     let put = format!(
         r#"INSERT INTO charliehub.agent_findings AS f
-           SELECT $1, n."check", n.target, n.site, n.status, n.text, n.observed, n.expected, n.source, n.remedy, n.since, n.seen
+           SELECT $1, n."check", n.target, n.site, n.status, n.text, n.observed, n.expected, n.source, n.remedy, n.since, n.seen,
+                  n.action
              FROM ({REPORTED}) n
            ON CONFLICT (agent, "check", target) DO UPDATE
-              SET (site, status, text, observed, expected, source, remedy, since, seen)
+              SET (site, status, text, observed, expected, source, remedy, since, seen, action)
                 = (excluded.site, excluded.status, excluded.text, excluded.observed, excluded.expected, excluded.source,
-                   excluded.remedy, excluded.since, excluded.seen)
-            WHERE (f.site, f.status, f.text, f.observed, f.expected, f.source, f.remedy, f.since)
+                   excluded.remedy, excluded.since, excluded.seen, excluded.action)
+            WHERE (f.site, f.status, f.text, f.observed, f.expected, f.source, f.remedy, f.since, f.action)
                   IS DISTINCT FROM (excluded.site, excluded.status, excluded.text, excluded.observed, excluded.expected,
-                                    excluded.source, excluded.remedy, excluded.since)"#
+                                    excluded.source, excluded.remedy, excluded.since, excluded.action)"#
     );
     transaction.execute_typed(&put, &parameters).await?;
     if report.complete {
@@ -177,7 +178,7 @@ impl Agents {
                                 FROM charliehub.agents";
         const FINDINGS: &str = r#"
             SELECT f.agent, f."check", f.target, f.site, f.status, f.text, f.observed, f.expected, f.source, f.remedy, f.since,
-                   greatest(f.seen, a.complete_at) AS seen
+                   f.action,                   greatest(f.seen, a.complete_at) AS seen
               FROM charliehub.agent_findings f JOIN charliehub.agents a ON a.name = f.agent
              WHERE f.agent = ANY($1) ORDER BY f.agent, f."check", f.target"#;
         let _reading = self.reading.lock().await;
@@ -230,6 +231,7 @@ fn finding(row: &Row) -> Result<Finding, tokio_postgres::Error> {
         expected: row.try_get("expected")?,
         source: row.try_get("source")?,
         remedy: row.try_get("remedy")?,
+        action: row.try_get::<_, Option<Json<Action>>>("action")?.map(|Json(action)| action),
         since: row.try_get("since")?,
         seen: row.try_get("seen")?,
     })

@@ -12,6 +12,7 @@ fn known(findings: usize, status: Status, heard: Instant) -> Known {
         expected: None,
         source: None,
         remedy: None,
+        action: None,
         since: at,
         seen: at,
     };

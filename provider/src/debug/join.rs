@@ -70,6 +70,7 @@ pub(super) fn causes(facts: &Facts<'_>) -> Vec<Cause> {
     noticed.extend(facts.withheld.iter().map(withheld));
     noticed.extend(facts.quarantined.iter().map(quarantined));
     noticed.extend(facts.findings.iter().filter(|one| one.status != Status::Ok).map(finding));
+    noticed.extend(facts.findings.iter().filter_map(|one| action(one, facts)));
     let alive = facts.instances.iter().any(|one| !matches!(one.state, InstanceState::Gone));
     for one in facts.instances {
         noticed.extend(instance(one, alive));
@@ -299,6 +300,22 @@ fn finding(one: &Finding) -> Noticed {
     noticed.links = vec![Link::Target(one.target.clone())];
     noticed.links.extend(one.site.clone().map(Link::Site));
     noticed
+}
+
+/// What was done about something that is not well, or not well of its site. It is never a cause of its own.
+fn action(one: &Finding, facts: &Facts<'_>) -> Option<Noticed> {
+    let action = one.action.as_ref()?;
+    let is_bad = |other: &&Finding| other.status != Status::Ok;
+    let of_site = |other: &&Finding| other.site.is_some() && other.site == one.site;
+    let link = if is_bad(&one) {
+        Link::Target(one.target.clone())
+    } else {
+        facts.findings.iter().filter(is_bad).find(of_site)?;
+        Link::Site(one.site.clone()?)
+    };
+    let mut noticed = plain(SignalKind::Action, Health::Attention, &one.agent, action.to_string(), "");
+    noticed.links = vec![link];
+    Some(noticed)
 }
 
 fn instance(one: &InstanceStatus, others: bool) -> Option<Noticed> {

@@ -213,7 +213,14 @@ fn agents(html: &mut Html, debug: &Debug) {
                 .put("<span")
                 .attr("class", format_args!("state {}", finding.status.as_str()))
                 .put(">");
-            html.text(finding.status.as_str()).put("</span> ").text(&finding.text).put("</td></tr>");
+            html.text(finding.status.as_str()).put("</span> ").text(&finding.text);
+            if let Some(action) = &finding.action {
+                html.put("<p class=\"action\">");
+                time::ago(html, action.at, debug.at);
+                html.put(": ").text(&action.what).put("; ").text(action.outcome.as_str());
+                html.put(": ").text(&action.result).put("</p>");
+            }
+            html.put("</td></tr>");
         }
         html.put("</tbody></table></div>");
     }

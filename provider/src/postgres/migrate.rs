@@ -38,6 +38,7 @@ pub(super) static FILES: &[File] = files! {
     10 "0010_sites"
     11 "0011_parts"
     12 "0012_history_pieces"
+    13 "0013_actions"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.

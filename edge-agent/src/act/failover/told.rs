@@ -91,11 +91,9 @@ pub(super) fn sample_of(look: &Look<'_>) -> Sample {
         }
         (None, Place::Primary, State::Suspect { since, .. }) => {
             // One that failed begins the suspicion anew.
-            let (status, why) = match last {
-                Some(Deed { boot, result: Err(why), .. }) if *boot == since => {
-                    (Status::Critical, format!("; the last move failed: {why}"))
-                }
-                Some(_) | None => (Status::Warning, String::new()),
+            let (status, why) = match last.filter(|last| last.boot == since).and_then(Deed::failure) {
+                Some(why) => (Status::Critical, format!("; the last move failed: {why}")),
+                None => (Status::Warning, String::new()),
             };
             let text = format!("{primary} is silent; {networks} moves to {fallback} unless it answers again{why}{dry}");
             sample(pair, status, text).remedy(format!("see wg-reachable of {primary}"))
@@ -122,10 +120,7 @@ pub(super) fn sample_of(look: &Look<'_>) -> Sample {
             sample(pair, status, text).remedy(format!("mend {primary}: see its other checks"))
         }
     };
-    match last {
-        Some(deed) => made.observed(deed.text()),
-        None => made,
-    }
+    made.did(last.map(|deed| deed.action.clone()))
 }
 
 pub(super) fn sample(pair: &Pair, status: Status, text: String) -> Sample {
@@ -160,6 +155,7 @@ mod tests {
         },
         *,
     };
+    use crate::clock::Now;
 
     const RULES: Rules = Rules {
         every: Duration::from_secs(1),
@@ -205,11 +201,9 @@ mod tests {
         const WELL: (bool, bool) = (true, true);
         const DEAD: (bool, bool) = (false, true);
         const BOTH: (bool, bool) = (false, false);
-        let failed = |boot| Deed {
-            at: Timestamp::UNIX_EPOCH,
-            boot: Duration::from_secs(boot),
-            what: "it moves".to_owned(),
-            result: Err("no".to_owned()),
+        let failed = |boot| {
+            let now = Now { boot: Duration::from_secs(boot), wall: Timestamp::UNIX_EPOCH, is_trusted: true };
+            Deed::of(now, "it moves".to_owned(), Err("no".to_owned()), false)
         };
         // The second lost probe begins the suspicion.
         let (now, earlier) = (failed(1_001), failed(500));

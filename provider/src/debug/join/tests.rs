@@ -1,3 +1,5 @@
+use charliehub_proto::finding::{Action, Outcome};
+
 use super::*;
 
 fn at(second: i64) -> Timestamp {
@@ -54,6 +56,7 @@ fn silent(status: Status) -> Finding {
         text: "tunnel wg-fr silent for 4 min".to_owned(),
         since: Some(at(50)),
         remedy: Some("On hub2 run: wg show wg-fr".to_owned()),
+        action: None,
     }
 }
 
@@ -97,6 +100,30 @@ fn a_healthy_edge_has_no_causes() {
     hub2.servers.push(server(&grafana, "http://10.44.0.9:3000", true));
     let noticing = Noticing { instances: vec![hub2], findings: vec![silent(Status::Ok)], ..Noticing::default() };
     assert_eq!(lines(&noticing.causes()), [""; 0]);
+}
+
+#[test]
+fn what_an_agent_did_stands_beside_what_it_did_it_about_and_is_no_cause_of_its_own() {
+    let action = Action {
+        at: at(60),
+        what: "wg-fr is absent: wg-quick@wg-fr.service is restarted".to_owned(),
+        outcome: Outcome::Done,
+        result: "wg-fr is there again".to_owned(),
+    };
+    let done = Finding { check: "restart".to_owned(), action: Some(action), ..silent(Status::Ok) };
+    let hub2 = traefik("hub2", InstanceState::Current);
+    let causes = |findings| Noticing { instances: vec![hub2.clone()], findings, ..Noticing::default() }.causes();
+    assert_eq!(lines(&causes(vec![done.clone()])), [""; 0]);
+    let elsewhere = Finding { site: Some("uk".to_owned()), target: "wg-uk".to_owned(), ..silent(Status::Critical) };
+    let causes = causes(vec![done.clone(), silent(Status::Critical), elsewhere]);
+    let told: Vec<_> = causes[0].signals.iter().map(|signal| (signal.kind, &*signal.text)).collect();
+    let did =
+        "hub2: 1970-01-01T00:01:00Z: wg-fr is absent: wg-quick@wg-fr.service is restarted; done: wg-fr is there again";
+    assert_eq!(
+        told,
+        [(SignalKind::Finding, "wireguard wg-fr: tunnel wg-fr silent for 4 min"), (SignalKind::Action, did)]
+    );
+    assert_eq!(causes.len(), 2, "another site's outage is another cause");
 }
 
 #[test]

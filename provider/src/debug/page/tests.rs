@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use charliehub_proto::{
     debug::{Finding, Health},
-    finding::Status,
+    finding::{Action, Outcome, Status},
     matching::{Judged, MatchOutcome, MiddlewareVerdict},
 };
 use serde_json::{Value, json};
@@ -132,6 +132,12 @@ fn broken() -> Value {
         text: "tunnel wg-fr silent for 4 min".to_owned(),
         since: None,
         remedy: None,
+        action: Some(Action {
+            at: "2026-11-24T11:58:00Z".parse().unwrap(),
+            what: "10.35.0.0/16 moves to wg-uk: 38 probes of wg-fr in a row were lost".to_owned(),
+            outcome: Outcome::Failed,
+            result: "no host of the site answers by <wg-uk>".to_owned(),
+        }),
     };
     page["agents"] = json!({ "agents": [], "findings": [finding], "note": null });
     page
