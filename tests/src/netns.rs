@@ -58,6 +58,11 @@ impl Netns {
         this
     }
 
+    /// As `ip netns` has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its address as the host sees it.
     pub fn ip(&self) -> IpAddr {
         self.inside
