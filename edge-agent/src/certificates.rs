@@ -34,7 +34,7 @@ use crate::{
     config,
     look::Look,
     metrics::{LIFETIME_LEFT, NOT_AFTER, NOT_BEFORE},
-    sample::Sample,
+    sample::{self, Sample},
 };
 
 mod authorities;
@@ -42,7 +42,7 @@ mod chain;
 mod files;
 mod judge;
 mod lead;
-mod name;
+pub(crate) mod name;
 mod served;
 mod stamp;
 mod stored;
@@ -256,8 +256,8 @@ impl Certificates {
             }
         }
         self.differs = differs;
-        let mut samples = judge::few(judge::SERVED, served, one_by_one);
-        samples.extend(judge::few(judge::STORED, stored, one_by_one));
+        let mut samples = sample::few(judge::SERVED, "the certificates", served, one_by_one);
+        samples.extend(sample::few(judge::STORED, "the certificates", stored, one_by_one));
         let is_wanted =
             wanted.iter().any(|wanted| wanted.origin != Origin::Default && fitting(&index, &wanted.name).is_empty());
         samples.extend(self.storages.iter().filter_map(|place| {

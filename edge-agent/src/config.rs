@@ -5,13 +5,13 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use charliehub_proto::{duration::text, policy::Policy, site::Site};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 mod act;
 
@@ -32,6 +32,7 @@ pub struct Config {
     pub wireguard: WireGuard,
     pub firewall: Firewall,
     pub certificates: Certificates,
+    pub dns: Dns,
     pub host: Host,
     pub act: Act,
     /// Sites beside the provider's; one of the same name replaces the provider's.
@@ -109,6 +110,7 @@ impl Default for Config {
             wireguard: WireGuard::default(),
             firewall: Firewall::default(),
             certificates: Certificates::default(),
+            dns: Dns::default(),
             host: Host::default(),
             act: Act::default(),
             sites: Vec::new(),
@@ -151,6 +153,9 @@ pub struct Timing {
     pub firewall: Duration,
     #[serde(with = "text")]
     pub certificates: Duration,
+    /// Between two questions for a name whose DNS records are right.
+    #[serde(with = "text")]
+    pub dns: Duration,
     #[serde(with = "text")]
     pub host: Duration,
     /// Between two looks while one was worse than what is believed.
@@ -174,6 +179,7 @@ impl Default for Timing {
             mtu: Duration::from_mins(5),
             firewall: Duration::from_secs(30),
             certificates: Duration::from_mins(1),
+            dns: Duration::from_mins(5),
             host: Duration::from_mins(1),
             doubt: Duration::from_secs(1),
             clear: Duration::from_secs(15),
@@ -313,6 +319,51 @@ impl Default for Certificates {
     }
 }
 
+/// Section `[dns]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// The public addresses of the edge: where names must lead. None: nothing is asked.
+    pub edge: Vec<IpAddr>,
+    /// Who issues the certificates that come by ACME, as CAA records name them.
+    pub issuers: Vec<String>,
+    /// Recursive resolvers, `ADDRESS` or `ADDRESS:PORT`, which tell who speaks for a name. None: those of `/etc/resolv.conf`.
+    #[serde(deserialize_with = "servers")]
+    pub servers: Vec<SocketAddr>,
+    /// So many names a second are asked for at most: five seconds' worth at once.
+    pub rate: u32,
+    /// Names that are asked for at one time.
+    pub concurrency: usize,
+    /// A server that says nothing for so long, to three questions, is silent.
+    #[serde(with = "text")]
+    pub timeout: Duration,
+    /// Between two questions for a name whose records are not right.
+    #[serde(with = "text")]
+    pub again: Duration,
+    /// Of more names than this only those that are not ok are told one by one.
+    pub one_by_one: usize,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            edge: Vec::new(),
+            issuers: vec!["letsencrypt.org".to_owned()],
+            servers: Vec::new(),
+            rate: 20,
+            concurrency: 16,
+            timeout: Duration::from_secs(2),
+            again: Duration::from_secs(30),
+            one_by_one: 1_000,
+        }
+    }
+}
+
+fn servers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let listed = Vec::<String>::deserialize(from)?;
+    listed.iter().map(|text| charliehub_dns::server(text).map_err(de::Error::custom)).collect()
+}
+
 /// Section `[host]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -390,6 +441,8 @@ mod tests {
                 "FILE: act.restart: `fr` is named twice: leave one [[act.restart]] for it",
             ),
             ("[[act.re_resolve]]\nsite = \"\"", "FILE: act.re_resolve: `` is no name of a site"),
+            ("[dns]\nservers = [\"dns.test\"]", "`dns.test` is no name server: write an address, or ADDRESS:PORT"),
+            ("[dns]\nedge = [\"edge.test\"]", "invalid IP address syntax"),
             ("[act]\nrun_dir = \"run\"", "FILE: act.run_dir: `run` must begin with `/`"),
         ] {
             let wrong = load(text).unwrap_err();

@@ -63,7 +63,7 @@ pub fn merge(heard: Expected, config: &Config) -> Expected {
     policy.certificates.files.extend(own.certificates.files);
     policy.certificates.allow_staging |= own.certificates.allow_staging;
     for name in &policy.certificates.names {
-        let served = Served { entry_point: ENTRY_POINT.to_owned(), resolver: None };
+        let served = Served { entry_point: ENTRY_POINT.to_owned(), ..Served::default() };
         all.names.entry(name.clone()).or_insert(served);
     }
     for name in &policy.certificates.except {

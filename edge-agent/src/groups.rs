@@ -10,6 +10,7 @@ use crate::{
     act::{Acting, Board, failover, re_resolve, restart},
     certificates::Certificates,
     config::{Config, Mode},
+    dns::Dns,
     firewall::Firewall,
     host::Host,
     look::Look,
@@ -41,6 +42,7 @@ pub fn spawn(
     group!(timing.wireguard, config => Mtu::new(&config.wireguard, config.timing.mtu));
     group!(timing.firewall, config => Firewall::new(&config.firewall));
     group!(timing.certificates, config => Certificates::new(&config.certificates));
+    group!(timing.dns, config => Dns::new(&config.dns, config.timing.dns));
     group!(timing.host, config => Host::new(&config.host));
     let board = Arc::new(Board::default());
     let actors: Vec<_> = config.act.failover.iter().filter(|one| one.mode != Mode::Off).cloned().collect();
@@ -68,16 +70,17 @@ pub async fn once(config: &Config, expected: Expected, patience: Duration) -> On
     let expected = Arc::new(expected);
     let until = Instant::now() + patience;
     let rules = Rules::from(&config.timing);
-    let (wireguard, reach, mtu, firewall, certificates, host) = tokio::join!(
+    let (wireguard, reach, mtu, firewall, certificates, dns, host) = tokio::join!(
         looked(WireGuard::new(&config.wireguard), &expected, &shared, rules, until),
         looked(Reach::new(&config.wireguard), &expected, &shared, rules, until),
         looked(Mtu::new(&config.wireguard, config.timing.mtu), &expected, &shared, rules, until),
         looked(Firewall::new(&config.firewall), &expected, &shared, rules, until),
         looked(Certificates::new(&config.certificates), &expected, &shared, rules, until),
+        looked(Dns::new(&config.dns, config.timing.dns), &expected, &shared, rules, until),
         looked(Host::new(&config.host), &expected, &shared, rules, until),
     );
     let mut unconfirmed = Vec::new();
-    for samples in [wireguard, reach, mtu, firewall, certificates, host] {
+    for samples in [wireguard, reach, mtu, firewall, certificates, dns, host] {
         unconfirmed.extend(samples);
     }
     Once { shared, unconfirmed }

@@ -9,6 +9,7 @@ pub mod look;
 pub mod wireguard;
 pub mod firewall;
 pub mod certificates;
+pub mod dns;
 pub mod host;
 pub mod steady;
 pub mod state;

@@ -1,5 +1,7 @@
 //! What one look says of one target, before a single lost probe is told from an outage.
 
+use std::cmp::Reverse;
+
 use charliehub_proto::finding::{Action, Finding, Status};
 use jiff::Timestamp;
 
@@ -116,4 +118,24 @@ impl Sample {
         self.confirm = looks;
         self
     }
+}
+
+/// Of many names those that are not ok, the worst `one_by_one` of them, and one sample for all the rest. `whose`: what of
+/// a name it is about, such as `the certificates`.
+pub(crate) fn few(check: &'static str, whose: &str, samples: Vec<Sample>, one_by_one: usize) -> Vec<Sample> {
+    let all = samples.len();
+    if all <= one_by_one {
+        return samples;
+    }
+    let mut told: Vec<_> = samples.into_iter().filter(|sample| sample.status != Status::Ok).collect();
+    let rest = all - told.len();
+    let fine = format!("{whose} of {rest} names of {all} are ok");
+    told.sort_by_key(|sample| Reverse(sample.status)); // stable: by name among equals
+    let more = told.split_off(told.len().min(one_by_one));
+    told.push(match more.first() {
+        None => Sample::ok(check, "names", fine),
+        Some(worst) => Sample { target: "names".to_owned(), ..worst.clone() }
+            .observed(format!("{} more names are not told one by one; this is one of them. {fine}", more.len())),
+    });
+    told
 }

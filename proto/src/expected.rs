@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{policy::Policy, site::Site};
+use crate::{domain::DnsMode, policy::Policy, site::Site};
 
 /// The answer of `GET /api/agents/{name}/expected`, and what the agent keeps on disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,13 @@ pub struct Served {
     /// The certificate resolver; none where the certificate is Traefik's default or a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolver: Option<String>,
+    /// Who keeps its DNS record: somebody else, unless a row of the name says otherwise.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dns_mode: DnsMode,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What changed since the `digest` that the agent has (`?have=`), where that is shorter than all of it.
@@ -116,13 +123,28 @@ mod tests {
 
     fn expected() -> impl Strategy<Value = Expected> {
         let served =
-            ("[ab]", proptest::option::of("[xy]")).prop_map(|(entry_point, resolver)| Served { entry_point, resolver });
+            ("[ab]", proptest::option::of("[xy]"), any::<bool>()).prop_map(|(entry_point, resolver, is_static)| {
+                let dns_mode = if is_static { DnsMode::Static } else { DnsMode::External };
+                Served { entry_point, resolver, dns_mode }
+            });
         (btree_map("[a-f]", served, 0..6), any::<bool>(), 0..5_i64).prop_map(|(names, allow_staging, revision)| {
             let mut expected = Expected { revision, names, ..Expected::default() };
             expected.policy.certificates.allow_staging = allow_staging;
             expected.digest = format!("{:?}{allow_staging}", expected.names);
             expected
         })
+    }
+
+    #[test]
+    fn who_keeps_the_dns_record_is_told_only_where_a_row_says_it() {
+        let told = |dns_mode| {
+            let served = Served { entry_point: "websecure".to_owned(), resolver: None, dns_mode };
+            let text = serde_json::to_string(&served).unwrap();
+            assert_eq!(serde_json::from_str::<Served>(&text).unwrap(), served);
+            text
+        };
+        assert_eq!(told(DnsMode::External), r#"{"entry_point":"websecure"}"#);
+        assert_eq!(told(DnsMode::Static), r#"{"entry_point":"websecure","dns_mode":"static"}"#);
     }
 
     proptest! {

@@ -54,7 +54,7 @@ struct State {
     changes: u64,
     /// The name of each row that is served with a certificate.
     rows: BTreeMap<Key, (String, Served)>,
-    /// The rows of each name: the first one says how it is served.
+    /// The rows of each name: the first one says how it is served, and any of them who keeps its DNS record.
     of_name: BTreeMap<String, BTreeSet<Key>>,
     names: Arc<Names>,
     sites: BTreeMap<Key, Site>,
@@ -230,20 +230,27 @@ impl State {
         }
         let mut news = false;
         for (name, _) in was.iter().chain(now) {
-            let first = self.of_name.get(name).and_then(BTreeSet::first);
-            let served = first.and_then(|key| self.rows.get(key)).map(|(_, served)| served);
-            if self.names.all.get(name) == served {
+            let served = self.served(name);
+            if self.names.all.get(name) == served.as_ref() {
                 continue;
             }
             news = true;
             let names = Arc::make_mut(&mut self.names);
             names.hash = OnceLock::new();
             match served {
-                Some(served) => names.all.insert(name.clone(), served.clone()),
+                Some(served) => names.all.insert(name.clone(), served),
                 None => names.all.remove(name),
             };
         }
         news
+    }
+
+    /// How a name is served. It has one DNS record, so a row that says who keeps it says it for those that leave it open.
+    fn served(&self, name: &str) -> Option<Served> {
+        let rows = || self.of_name.get(name).into_iter().flatten().filter_map(|key| self.rows.get(key));
+        let (_, first) = rows().next()?;
+        let dns_mode = rows().map(|(_, served)| served.dns_mode).max().unwrap_or_default();
+        Some(Served { dns_mode, ..first.clone() })
     }
 
     fn parts(&self, agent: &str) -> Parts {

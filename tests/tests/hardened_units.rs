@@ -4,12 +4,13 @@
 
 use std::{
     collections::BTreeSet,
+    net::Ipv4Addr,
     os::unix::fs::{PermissionsExt as _, chown},
 };
 
 use charliehub_proto::finding::{Finding, Status};
 use charliehub_tests::{
-    Broker, Caller, CertCase, HUB_PACKAGES, Home, Lab, Podman, Switch, Systemd, measured, secs, until,
+    Bind, Broker, Caller, CertCase, HUB_PACKAGES, Home, Lab, Podman, Switch, Systemd, measured, secs, until,
 };
 
 /// Of each kind of check one that is well. Tunnels, the broker and ports come to it.
@@ -19,9 +20,13 @@ wireguard = "1s"
 mtu = "2s"
 firewall = "2s"
 certificates = "2s"
+dns = "2s"
 host = "2s"
 doubt = "200ms"
 clear = "400ms"
+[dns]
+edge = ["203.0.113.1"]
+servers = ["127.0.0.53"]
 [policy.certificates]
 names = ["app.example.test"]
 files = ["/etc/charliehub/default.pem"]
@@ -60,7 +65,7 @@ const DROP_IN: &str = "[Service]\nSupplementaryGroups=docker\n";
 /// What it may do more where it acts; with it, it also sees tunnels of wireguard-go.
 const ACTING: &str = "/usr/share/doc/charliehub-edge-agent/examples/acting.conf";
 /// What no target of a hub without a provider has.
-const OF_ITSELF: [&str; 3] = ["flapping", "look", "provider"];
+const OF_ITSELF: [&str; 4] = ["dns-caa", "flapping", "look", "provider"];
 
 fn findings(agent: Caller) -> Result<Vec<Finding>, String> {
     let (_, body) = agent.send("GET", "/findings", "", "").map_err(|error| error.to_string())?;
@@ -88,6 +93,9 @@ async fn each_check_of_the_agent_can_look_from_within_its_unit() {
     let certificate = CertCase::make(&home, "certificate", "app.example.test", "valid", "Good Root").await;
     let served = Switch::inside(&home, &lab.hub(), certificate.port.unwrap()).await;
     let _broker_inside = Switch::inside(&home, &lab.hub(), broker.port()).await;
+    let names = Bind::new(&home, &lab.hub(), Ipv4Addr::new(127, 0, 0, 53));
+    let names = names.zone(".", "@ NS ns\nns A 127.0.0.53\napp.example.test A 203.0.113.1\n");
+    let _names = names.started().await;
     let systemd = Systemd::boot_as_hub(&home, &HUB_PACKAGES, &lab, &[(podman.socket(), "/run/docker.sock")]).await;
     systemd.install(&home);
 

@@ -16,6 +16,7 @@ mod database_down;
 mod debug;
 mod deploy_all;
 mod description;
+mod dns;
 mod drift;
 mod edge;
 mod edge_agent;

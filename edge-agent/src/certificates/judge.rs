@@ -3,7 +3,7 @@
 //! Pure, between what was read (`served`, `stored`, `files`) and the samples. What is served decides; what is stored
 //! explains: a fault that is in both is told once, of what is served. Of several faults the worst is told first.
 
-use std::{cmp::Reverse, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use charliehub_proto::finding::Status;
 use jiff::{SignedDuration, Timestamp};
@@ -285,25 +285,6 @@ pub(super) fn file(file: &files::File, now: Now) -> Sample {
     });
     let worst = judged.reduce(|worst, next| if next.status > worst.status { next } else { worst });
     worst.unwrap_or_else(|| Sample::unknown(FILES, &target, format!("{target} holds no certificate")))
-}
-
-/// Of many names those that are not ok, the worst `one_by_one` of them, and one sample for all the rest.
-pub(super) fn few(check: &'static str, samples: Vec<Sample>, one_by_one: usize) -> Vec<Sample> {
-    let all = samples.len();
-    if all <= one_by_one {
-        return samples;
-    }
-    let mut told: Vec<_> = samples.into_iter().filter(|sample| sample.status != Status::Ok).collect();
-    let rest = all - told.len();
-    let fine = format!("the certificates of {rest} names of {all} are ok");
-    told.sort_by_key(|sample| Reverse(sample.status)); // stable: by name among equals
-    let more = told.split_off(told.len().min(one_by_one));
-    told.push(match more.first() {
-        None => Sample::ok(check, "names", fine),
-        Some(worst) => Sample { target: "names".to_owned(), ..worst.clone() }
-            .observed(format!("{} more names are not told one by one; this is one of them. {fine}", more.len())),
-    });
-    told
 }
 
 fn of_chain(chain: &Chain, view: View<'_>, now: Timestamp) -> Vec<Problem> {

@@ -3,7 +3,7 @@
 
 /// As names are compared: lower case, no dot at the end. None for what cannot be asked for by SNI: an address, letters
 /// that are not in punycode, no name at all.
-pub(super) fn canonical(name: &str) -> Option<String> {
+pub(crate) fn canonical(name: &str) -> Option<String> {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     let plain = name.strip_prefix("*.").unwrap_or(&name);
     let label = |label: &str| {

@@ -81,6 +81,7 @@ mod tests {
         let served = |entry_point: &str, resolver: Option<&str>| Served {
             entry_point: entry_point.to_owned(),
             resolver: resolver.map(str::to_owned),
+            ..Served::default()
         };
         let names = [
             ("a.test".to_owned(), served("websecure", Some("letsencrypt"))),

@@ -5,10 +5,10 @@ use std::{fmt::Write as _, process::ExitCode};
 use charliehub_proto::finding::Status;
 
 use super::{check, print};
-use crate::{act, catalogue::Check, certificates, config::Config, firewall, host, state, wireguard};
+use crate::{act, catalogue::Check, certificates, config::Config, dns, firewall, host, state, wireguard};
 
 fn all() -> impl Iterator<Item = &'static Check> {
-    [wireguard::CHECKS, firewall::CHECKS, certificates::CHECKS, host::CHECKS, act::CHECKS, state::CHECKS]
+    [wireguard::CHECKS, firewall::CHECKS, certificates::CHECKS, dns::CHECKS, host::CHECKS, act::CHECKS, state::CHECKS]
         .into_iter()
         .flatten()
 }

@@ -61,6 +61,21 @@ impl Error {
     pub const fn is_ours(&self) -> bool {
         matches!(self, Self::Unsent { .. })
     }
+
+    /// Nothing came back, which may be the server's fault or that of the way there.
+    pub const fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Away { .. })
+    }
+
+    /// Something came back that is no good.
+    pub const fn is_answer(&self) -> bool {
+        matches!(self, Self::Code { .. } | Self::Lame { .. } | Self::Bad { .. } | Self::TooLong { .. })
+    }
+
+    /// It is not known who could be asked.
+    pub const fn is_unresolved(&self) -> bool {
+        matches!(self, Self::Unresolved { .. } | Self::NoResolver)
+    }
 }
 
 /// A name as it is asked for: whole, and in lower case.

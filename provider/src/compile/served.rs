@@ -18,7 +18,8 @@ impl Compiler {
             TlsMode::Default => None,
             TlsMode::Passthrough | TlsMode::None => return None,
         };
-        let served = Served { entry_point: entry.name.to_string(), resolver: resolver.map(str::to_owned) };
+        let resolver = resolver.map(str::to_owned);
+        let served = Served { entry_point: entry.name.to_string(), resolver, dns_mode: row.dns_mode };
         Some((spot.host.as_str().to_owned(), served))
     }
 }

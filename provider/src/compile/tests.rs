@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use charliehub_proto::{
-    domain::Domain,
+    domain::{DnsMode, Domain},
     traefik::{self, Kind},
 };
 use proptest::prelude::*;
@@ -571,6 +571,10 @@ fn a_name_is_served_as_its_row_says() {
             (served.entry_point.as_str(), served.resolver.as_deref())
         });
         assert_eq!(found, served, "{columns}");
+    }
+    for dns_mode in [DnsMode::External, DnsMode::Static, DnsMode::Ddns] {
+        let found = compiled(vec![row(1, "a.org", &json!({"dns_mode": dns_mode}))]).served(&Key::domain(id(1)));
+        assert_eq!(found.map(|(_, served)| served.dns_mode), Some(dns_mode));
     }
 }
 

@@ -1,3 +1,4 @@
+use charliehub_proto::domain::DnsMode;
 use serde_json::{Value, json};
 
 use super::*;
@@ -90,6 +91,19 @@ fn only_what_concerns_agents_wakes_them() {
     assert!(last.sites.is_empty() && last.names.is_empty() && last.policy == Policy::default());
     assert_eq!(story.expectations.agents(), BTreeSet::from(["hub3".to_owned()]));
     assert_ne!(first.digest, last.digest);
+}
+
+#[test]
+fn any_row_of_a_name_says_who_keeps_its_dns_record() {
+    let mut story = Story::new();
+    story.read(vec![site(1, "uk", "hub2"), name(1, "a.test", &json!({"path_prefix": "/"}))]);
+    let mode = |story: &Story| story.hub().names["a.test"].dns_mode;
+    let before = story.hub().digest;
+    assert_eq!(mode(&story), DnsMode::External);
+    assert!(story.read(vec![name(2, "a.test", &json!({"path_prefix": "/x", "dns_mode": "static"}))]));
+    assert_eq!(mode(&story), DnsMode::Static);
+    assert!(story.read(vec![(key(Table::Domains, 2), None)]));
+    assert_eq!((mode(&story), story.hub().digest), (DnsMode::External, before));
 }
 
 #[test]
