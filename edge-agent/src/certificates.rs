@@ -256,8 +256,9 @@ impl Certificates {
             }
         }
         self.differs = differs;
-        let mut samples = sample::few(judge::SERVED, "the certificates", served, one_by_one);
-        samples.extend(sample::few(judge::STORED, "the certificates", stored, one_by_one));
+        let (all_served, all_stored) = (served.len(), stored.len());
+        let mut samples = sample::few(judge::SERVED, "the certificates", served, all_served, one_by_one);
+        samples.extend(sample::few(judge::STORED, "the certificates", stored, all_stored, one_by_one));
         let is_wanted =
             wanted.iter().any(|wanted| wanted.origin != Origin::Default && fitting(&index, &wanted.name).is_empty());
         samples.extend(self.storages.iter().filter_map(|place| {

@@ -160,8 +160,10 @@ impl Look for Dns {
                 if sample.check == judge::ADDRESS { address.push(sample) } else { caa.push(sample) }
             }
         }
-        let mut samples = sample::few(judge::ADDRESS, "the addresses", address, self.settings.one_by_one);
-        samples.extend(sample::few(judge::CAA, "the CAA records", caa, self.settings.one_by_one));
+        // Those that were not asked for yet count among all.
+        let (all, issued) = (wanted.len(), wanted.values().filter(|wanted| wanted.is_issued).count());
+        let mut samples = sample::few(judge::ADDRESS, "the addresses", address, all, self.settings.one_by_one);
+        samples.extend(sample::few(judge::CAA, "the CAA records", caa, issued, self.settings.one_by_one));
         samples
     }
 

@@ -120,15 +120,21 @@ impl Sample {
     }
 }
 
-/// Of many names those that are not ok, the worst `one_by_one` of them, and one sample for all the rest. `whose`: what of
-/// a name it is about, such as `the certificates`.
-pub(crate) fn few(check: &'static str, whose: &str, samples: Vec<Sample>, one_by_one: usize) -> Vec<Sample> {
-    let all = samples.len();
+/// Of many names those that are not ok, the worst `one_by_one` of them, and one sample for all the rest. `all`: how many names
+/// there are, of which some may not be looked at yet; `whose`: what of a name it is about, such as `the certificates`.
+pub(crate) fn few(
+    check: &'static str,
+    whose: &str,
+    samples: Vec<Sample>,
+    all: usize,
+    one_by_one: usize,
+) -> Vec<Sample> {
     if all <= one_by_one {
         return samples;
     }
+    let looked_at = samples.len();
     let mut told: Vec<_> = samples.into_iter().filter(|sample| sample.status != Status::Ok).collect();
-    let rest = all - told.len();
+    let rest = looked_at - told.len();
     let fine = format!("{whose} of {rest} names of {all} are ok");
     told.sort_by_key(|sample| Reverse(sample.status)); // stable: by name among equals
     let more = told.split_off(told.len().min(one_by_one));

@@ -106,6 +106,10 @@ async fn what_an_agent_expects_is_there_a_moment_after_the_commit_and_a_change_a
     world.psql("UPDATE domains SET backend_port = 81 WHERE domain = 'h7.test'").await;
     let path = format!("/api/agents/hub2/expected?have={digest}&wait=300ms");
     assert_eq!(agent.send(Method::GET, &path, "").await.status, 304, "where a name leads to does not concern an agent");
+    world.psql("UPDATE domains SET dns_mode = 'static' WHERE domain = 'h8.test'").await;
+    let delta = agent.held(&digest).await.0.json();
+    assert_eq!(delta["names"], json!({"h8.test": {"entry_point": "websecure", "dns_mode": "static"}}));
+    let digest = delta["digest"].as_str().unwrap().to_owned();
     world.psql("UPDATE domains SET status = 'disabled' WHERE domain = 'h7.test'").await;
     assert_eq!(agent.held(&digest).await.0.json()["gone"], json!(["h7.test"]));
 }

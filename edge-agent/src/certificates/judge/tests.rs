@@ -294,8 +294,8 @@ fn of_many_only_those_that_are_not_ok_are_told() {
         samples[0].status = Critical;
         samples
     };
-    assert_eq!(few(SERVED, "the certificates", all(10), 10).len(), 10);
-    let told = few(SERVED, "the certificates", all(11), 10);
+    assert_eq!(few(SERVED, "the certificates", all(10), 10, 10).len(), 10);
+    let told = few(SERVED, "the certificates", all(11), 11, 10);
     assert_eq!(told.iter().map(|sample| sample.target.as_str()).collect::<Vec<_>>(), ["0.test", "names"]);
     assert_eq!(told[1].text, "the certificates of 10 names of 11 are ok");
 }
@@ -306,7 +306,7 @@ fn when_all_fail_at_once_the_worst_are_told_and_the_others_counted() {
         let status = if n == 4_000 { Critical } else { Unknown };
         Sample::new(SERVED, format!("{n:05}.test"), status, "the entry point does not answer").remedy("start Traefik")
     });
-    let told = few(SERVED, "the certificates", all.collect(), 1_000);
+    let told = few(SERVED, "the certificates", all.collect(), 5_000, 1_000);
     assert_eq!((told.len(), told[0].target.as_str(), told[1].target.as_str()), (1_001, "04000.test", "00000.test"));
     let rest = &told[1_000];
     assert_eq!((rest.target.as_str(), rest.status, rest.remedy.as_deref()), ("names", Unknown, Some("start Traefik")));
