@@ -49,21 +49,28 @@ impl Home {
 
     /// A port on loopback that stays ours until the test ends.
     pub fn port(&self) -> u16 {
+        self.ports(1)
+    }
+
+    /// The first of so many in a row.
+    pub fn ports(&self, count: u16) -> u16 {
         let locks = shared().join("ports");
         std::fs::create_dir_all(&locks).expect("a directory for port locks");
+        let lock = |port: u16| {
+            let lock = OpenOptions::new().create(true).append(true).open(locks.join(port.to_string())).ok()?;
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+            TcpListener::bind(("0.0.0.0", port)).ok()?;
+            Some(lock)
+        };
         for _ in 0..1_000 {
-            let port = rand::rng().random_range(15_000..32_000_u16);
-            let Ok(lock) = OpenOptions::new().create(true).append(true).open(locks.join(port.to_string())) else {
-                continue;
-            };
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
-                && TcpListener::bind(("0.0.0.0", port)).is_ok()
-            {
-                self.0.ports.lock().unwrap().push(lock);
-                return port;
+            // Below those that the kernel gives to whoever calls out.
+            let first = rand::rng().random_range(15_000..32_000_u16);
+            if let Some(locks) = (first..first + count).map(lock).collect::<Option<Vec<_>>>() {
+                self.0.ports.lock().unwrap().extend(locks);
+                return first;
             }
         }
-        panic!("no free port between 15000 and 32000");
+        panic!("no {count} free ports between 15000 and 32000");
     }
 }
 

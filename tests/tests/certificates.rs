@@ -289,6 +289,7 @@ impl Acme {
         let work = home.join("acme");
         let mut command = tool("acme-traefik");
         command.arg("up").arg("--work").arg(&work).arg("--traefik").arg(Traefik::program()).args(options);
+        command.arg("--base-port").arg(home.ports(7).to_string());
         let said = run(&mut command).await;
         let value = |name| value(&said, name).unwrap_or_else(|| panic!("no {name} in {said}"));
         Self {
