@@ -37,7 +37,8 @@ pub fn spawn(
             tasks.spawn(rounds::run(move || $make, pace($every), shared.clone(), stop.clone()));
         }};
     }
-    group!(timing.wireguard, config => WireGuard::new(&config.wireguard));
+    let endpoints = shared.endpoints.clone();
+    group!(timing.wireguard, config => WireGuard::new(&config.wireguard, endpoints.clone()));
     group!(timing.wireguard, config => Reach::new(&config.wireguard));
     group!(timing.wireguard, config => Mtu::new(&config.wireguard, config.timing.mtu));
     group!(timing.firewall, config => Firewall::new(&config.firewall));
@@ -71,7 +72,7 @@ pub async fn once(config: &Config, expected: Expected, patience: Duration) -> On
     let until = Instant::now() + patience;
     let rules = Rules::from(&config.timing);
     let (wireguard, reach, mtu, firewall, certificates, dns, host) = tokio::join!(
-        looked(WireGuard::new(&config.wireguard), &expected, &shared, rules, until),
+        looked(WireGuard::new(&config.wireguard, shared.endpoints.clone()), &expected, &shared, rules, until),
         looked(Reach::new(&config.wireguard), &expected, &shared, rules, until),
         looked(Mtu::new(&config.wireguard, config.timing.mtu), &expected, &shared, rules, until),
         looked(Firewall::new(&config.firewall), &expected, &shared, rules, until),

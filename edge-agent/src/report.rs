@@ -68,19 +68,23 @@ impl Post {
 /// Makes reports until `stop`; then a last one of what is not told yet.
 pub async fn make(shared: Arc<Shared>, post: Arc<Post>, every: Duration, stop: CancellationToken) {
     let mut changes = shared.findings.changes();
+    let mut endpoints = shared.endpoints.subscribe();
     let mut told: BTreeMap<Key, Status> = BTreeMap::new();
+    let mut came_from = Vec::new();
     let boot = boot();
     let mut next = Instant::now();
     loop {
         let is_due = tokio::select! {
             () = sleep_until(next) => true,
             _ = changes.changed() => { sleep(TOGETHER).await; false }
+            _ = endpoints.changed() => { sleep(TOGETHER).await; false }
             () = stop.cancelled() => false,
         };
         changes.mark_unchanged();
         let all = shared.findings.all();
         let now: BTreeMap<Key, Status> = all.iter().map(|one| (key_of(one), one.status)).collect();
-        let is_news = now != told;
+        let from = endpoints.borrow_and_update().clone();
+        let is_news = now != told || from != came_from;
         if is_due || is_news {
             let has_gone = told.keys().any(|key| !now.contains_key(key));
             let is_complete = is_due || has_gone;
@@ -94,11 +98,12 @@ pub async fn make(shared: Arc<Shared>, post: Arc<Post>, every: Duration, stop: C
                 expected: Some(shared.expected.load().digest.clone()).filter(|digest| !digest.is_empty()),
                 complete: is_complete,
                 findings: all.into_iter().filter(|one| is_complete || is_new(one)).collect(),
+                endpoints: from.clone(),
                 lost: 0,
             };
             post.with(move |spool| spool.push(report, is_news)).await;
             post.pushed.notify_one();
-            told = now;
+            (told, came_from) = (now, from);
             if is_complete {
                 next = Instant::now() + every;
             }

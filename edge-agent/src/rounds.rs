@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use charliehub_proto::expected::Expected;
+use charliehub_proto::{expected::Expected, report::Endpoint};
 use futures_util::FutureExt as _;
 use tokio::{
     sync::watch,
@@ -44,6 +44,8 @@ pub struct Shared {
     pub expected: ArcSwap<Expected>,
     /// Moves when that changed.
     pub expects: watch::Sender<u64>,
+    /// Where the sites' packets come from.
+    pub endpoints: watch::Sender<Vec<Endpoint>>,
 }
 
 impl Shared {

@@ -15,9 +15,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use charliehub_proto::expected::Expected;
+use charliehub_proto::{expected::Expected, report::Endpoint};
 use futures_util::future::join_all;
 use metrics::{counter, gauge};
+use tokio::sync::watch;
 
 use self::{
     facts::{Facts, Key},
@@ -97,13 +98,15 @@ pub const CHECKS: &[Check] = &[
 pub struct WireGuard {
     settings: config::WireGuard,
     handshakes: age::Memory,
+    /// Told where the sites' packets come from.
+    endpoints: watch::Sender<Vec<Endpoint>>,
     /// Bytes received and sent, as they were counted last.
     counted: BTreeMap<(String, Key), (u64, u64)>,
 }
 
 impl WireGuard {
-    pub fn new(settings: &config::WireGuard) -> Self {
-        Self { settings: settings.clone(), handshakes: age::Memory::default(), counted: BTreeMap::new() }
+    pub fn new(settings: &config::WireGuard, endpoints: watch::Sender<Vec<Endpoint>>) -> Self {
+        Self { settings: settings.clone(), handshakes: age::Memory::default(), endpoints, counted: BTreeMap::new() }
     }
 
     fn count(&mut self, wanted: &Wanted, facts: &Facts) {
@@ -134,6 +137,8 @@ impl Look for WireGuard {
         for news in news {
             tracing::info!(tunnel = news.target, site = news.site, news = news.text, "a tunnel changed");
         }
+        let endpoints = self.handshakes.endpoints(&wanted, now);
+        self.endpoints.send_if_modified(|told| std::mem::replace(told, endpoints.clone()) != endpoints);
         let mut samples = judge::samples(&wanted, &facts);
         self.handshakes.tell(&wanted, &mut samples);
         samples.extend(handshakes);

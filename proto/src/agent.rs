@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::finding::{Finding, Status};
+use crate::{
+    finding::{Finding, Status},
+    report::Endpoint,
+};
 
 /// An agent, and what it found, as it said last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,9 @@ pub struct AgentStatus {
     pub lost: i64,
     /// In the order of check and target. One of check `agent-silent` is ours.
     pub findings: Vec<Finding>,
+    /// Where its sites' packets come from.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// A finding that changed its status.

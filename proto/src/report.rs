@@ -1,5 +1,7 @@
 //! What an agent posts to the provider: findings of one moment, numbered so that they arrive in order and once.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -30,7 +32,21 @@ pub struct Report {
     /// those that changed.
     pub complete: bool,
     pub findings: Vec<Finding>,
+    /// Where the sites' packets come from, now; each report says all of them. None where nothing came lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
     /// Reports that were dropped before this one, because the spool was full or its disk.
     #[serde(default)]
     pub lost: u64,
+}
+
+/// Where the packets of a site come from, as seen at the agent's end of its own tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Endpoint {
+    pub site: String,
+    /// The tunnel's interface on the agent's host: `wg-uk`.
+    pub interface: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: IpAddr,
 }

@@ -18,6 +18,7 @@ use charliehub_proto::{
     agent::AgentStatus,
     debug,
     finding::{Finding, Status},
+    report::Endpoint,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -40,6 +41,7 @@ struct Known {
     /// When the last report came, by our clock.
     heard: Instant,
     findings: Arc<Vec<Finding>>,
+    endpoints: Vec<Endpoint>,
 }
 
 /// All agents that ever reported.
@@ -47,6 +49,8 @@ struct Known {
 pub struct Agents {
     silent_after: Duration,
     known: Mutex<BTreeMap<String, Known>>,
+    /// What the provider itself finds.
+    own: Mutex<Vec<debug::Finding>>,
     /// One reads at a time, so that nothing older comes after it.
     reading: tokio::sync::Mutex<()>,
     /// Since when reports can come: nobody is silent before.
@@ -58,6 +62,7 @@ impl Agents {
         Self {
             silent_after,
             known: Mutex::default(),
+            own: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
             hearing: Mutex::new(Instant::now()),
         }
@@ -95,6 +100,7 @@ impl Agents {
                 expected_current: None,
                 lost: 0,
                 findings: Vec::new(),
+                endpoints: Vec::new(),
             };
         };
         let age = now.saturating_duration_since(known.heard);
@@ -115,8 +121,20 @@ impl Agents {
             expected_current: None,
             lost: known.lost,
             findings,
+            endpoints: known.endpoints.clone(),
             name,
         }
+    }
+
+    /// Where the packets of each agent's sites come from, by the name of the agent. Not of one that is silent: it may have
+    /// changed.
+    pub fn endpoints(&self, now: Instant) -> Vec<(String, Endpoint)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = known.iter().filter(|(_, agent)| !self.is_silent(agent, now));
+        let each = |(name, agent): (&String, &Known)| -> Vec<_> {
+            agent.endpoints.iter().map(|endpoint| (name.clone(), endpoint.clone())).collect()
+        };
+        heard.flat_map(each).collect()
     }
 
     /// What is not as it should be, and what the agents did themselves within a day, for the operators' page.
@@ -138,13 +156,20 @@ impl Agents {
                 action: finding.action,
             })
         };
-        self.statuses(BTreeSet::new(), now).into_iter().flat_map(of).collect()
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.statuses(BTreeSet::new(), now).into_iter().flat_map(of).chain(own).collect()
+    }
+
+    /// What the provider itself finds now that is not ok.
+    pub fn found(&self, findings: Vec<debug::Finding>) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = findings;
     }
 
     /// The lines of `/metrics`. Written here, since a series of a recorder would stay when its target is gone.
     pub fn metrics(&self, now: Instant) -> String {
         let agents = self.statuses(BTreeSet::new(), now);
-        if agents.is_empty() {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if agents.is_empty() && own.is_empty() {
             return String::new();
         }
         let mut text = format!("# HELP {0} Time since the last report\n# TYPE {0} gauge\n", name::AGENT_REPORT_AGE);
@@ -164,6 +189,10 @@ impl Agents {
                 let labels = [("agent", &*agent.name), ("check", &*finding.check), ("target", &*finding.target)];
                 line(&mut text, name::AGENT_FINDING, &labels, &finding.status.code().to_string());
             }
+        }
+        for finding in &own {
+            let labels = [("agent", &*finding.agent), ("check", &*finding.check), ("target", &*finding.target)];
+            line(&mut text, name::AGENT_FINDING, &labels, &finding.status.code().to_string());
         }
         text
     }

@@ -13,6 +13,7 @@ fn report() -> Report {
         expected: None,
         complete: true,
         findings: Vec::new(),
+        endpoints: Vec::new(),
         lost: 0,
     }
 }

@@ -7,6 +7,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use charliehub_proto::report::Endpoint;
+
 use super::{
     facts::{self, Facts, Key},
     judge::{because, device, obstacle},
@@ -48,6 +50,8 @@ struct Past {
     /// When we saw the latest handshake become another. None: it was there when we came.
     changed: Option<Duration>,
     endpoint: Option<SocketAddr>,
+    /// When something came from there last.
+    heard: Option<Duration>,
     /// Requests and answers that led to no handshake.
     tries: u32,
     /// `received` before the first of them.
@@ -106,6 +110,25 @@ impl Memory {
         (samples, news)
     }
 
+    /// Where the sites' packets come from: of each the far end of its best tunnel, if something came from there in the life of a
+    /// session.
+    pub(super) fn endpoints(&self, wanted: &Wanted, now: Now) -> Vec<Endpoint> {
+        let mut endpoints = Vec::new();
+        for (name, peer) in wanted.peers() {
+            let mut pasts = self.peers.iter().filter(|((of, key), _)| of == name && key.to_string() == peer.key);
+            let Some((_, past)) = pasts.next() else { continue };
+            let is_heard = past.heard.is_some_and(|heard| now.boot.saturating_sub(heard) <= REFUSED);
+            let Some(endpoint) = past.endpoint.filter(|_| is_heard) else { continue };
+            endpoints.extend(peer.sites.iter().map(|site| Endpoint {
+                site: site.clone(),
+                interface: name.clone(),
+                address: endpoint.ip().to_canonical(),
+            }));
+        }
+        endpoints.sort();
+        endpoints
+    }
+
     /// Adds to what is said of peers that are well what happened to them lately.
     pub(super) fn tell(&self, wanted: &Wanted, samples: &mut [Sample]) {
         for (name, peer) in wanted.peers() {
@@ -140,6 +163,7 @@ fn step(past: Option<Past>, index: u32, seen: &facts::Peer, now: Now) -> (Past, 
         handshake: seen.handshake,
         changed: None,
         endpoint: seen.endpoint,
+        heard: None,
         tries: 0,
         received_then: seen.received,
         is_waiting: false,
@@ -161,6 +185,14 @@ fn step(past: Option<Past>, index: u32, seen: &facts::Peer, now: Now) -> (Past, 
     let is_new = seen.handshake != past.handshake;
     let tries = if is_new { 0 } else { past.tries.saturating_add(tries(seen.sent - past.sent)) };
     let came = seen.received > past.received;
+    // What is authentic moves the endpoint to where it came from: only then is it more than what somebody set.
+    let heard = if seen.endpoint != past.endpoint {
+        None
+    } else if came {
+        Some(now.boot)
+    } else {
+        past.heard
+    };
     let past = Past {
         since: past.since,
         changed: if is_new { Some(now.boot) } else { past.changed },
@@ -169,6 +201,7 @@ fn step(past: Option<Past>, index: u32, seen: &facts::Peer, now: Now) -> (Past, 
         is_waiting: !is_new && !came && (past.is_waiting || wants_answer(seen.sent - past.sent)),
         news,
         endpoint,
+        heard,
         ..fresh
     };
     (past, text)

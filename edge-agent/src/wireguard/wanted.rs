@@ -34,6 +34,8 @@ pub(super) struct Peer {
     /// What it is called in findings: the interface, and the site where the interface has several peers.
     pub target: String,
     pub site: String,
+    /// Those whose best tunnel it is.
+    pub sites: BTreeSet<String>,
     /// As `wg show` writes it.
     pub key: String,
     pub endpoint: Option<String>,
@@ -94,6 +96,7 @@ impl Wanted {
             peer.keepalive = peer.keepalive.max(tunnel.keepalive);
             if is_best {
                 peer.site.clone_from(&site.name);
+                peer.sites.insert(site.name.clone());
                 peer.hosts.extend(site.hosts.iter().cloned());
             } else {
                 peer.may_have.extend(site.networks.iter().map(IpNet::trunc));
@@ -116,6 +119,7 @@ impl Interface {
             self.peers.push(Peer {
                 target: String::new(),
                 site: site.name.clone(),
+                sites: BTreeSet::new(),
                 key: tunnel.public_key.clone(),
                 endpoint: None,
                 keepalive: 0,

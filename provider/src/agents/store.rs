@@ -74,11 +74,17 @@ pub async fn store(client: &mut Client, agent: &str, report: &Report) -> Result<
     let transitions = findings(&transaction, agent, report).await?;
     let heard =
         "UPDATE charliehub.agents SET last_report = clock_timestamp(), reported_at = $2, boot = $3, version = $4,
-                        expected = $5, lost = lost + $6, complete_at = CASE WHEN $7 THEN $2 ELSE complete_at END
+                        expected = $5, lost = lost + $6, complete_at = CASE WHEN $7 THEN $2 ELSE complete_at END,
+                        endpoints = $8
                   WHERE name = $1";
     let lost = i64::try_from(report.lost).unwrap_or(i64::MAX);
-    let more: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&report.expected, Type::TEXT), (&lost, Type::INT8), (&report.complete, Type::BOOL)];
+    let endpoints = json!(report.endpoints);
+    let more: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&report.expected, Type::TEXT),
+        (&lost, Type::INT8),
+        (&report.complete, Type::BOOL),
+        (&endpoints, Type::JSONB),
+    ];
     transaction.execute_typed(heard, &about.into_iter().chain(more).collect::<Vec<_>>()).await?;
     transaction.commit().await?;
     Ok(Stored { seq, new: true, transitions })
@@ -173,7 +179,7 @@ pub async fn transitions(
 impl Agents {
     /// Reads what changed since it was read last.
     pub async fn refresh(&self, client: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
-        const AGENTS: &str = "SELECT name, version, first_seen, last_report, reported_at, expected, lost,
+        const AGENTS: &str = "SELECT name, version, first_seen, last_report, reported_at, expected, lost, endpoints,
                                      greatest(extract(epoch FROM clock_timestamp() - last_report), 0)::float8 AS age
                                 FROM charliehub.agents";
         const FINDINGS: &str = r#"
@@ -198,6 +204,8 @@ impl Agents {
                 reported_at: row.try_get("reported_at")?,
                 expected: row.try_get("expected")?,
                 lost: row.try_get("lost")?,
+                // Of a newer build it may have another form.
+                endpoints: serde_json::from_value(row.try_get("endpoints")?).unwrap_or_default(),
                 heard: was.map_or_else(|| now.checked_sub(age).unwrap_or(now), |was| was.heard),
                 findings: was.map(|was| Arc::clone(&was.findings)).unwrap_or_default(),
             };

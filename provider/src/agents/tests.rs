@@ -25,6 +25,7 @@ fn known(findings: usize, status: Status, heard: Instant) -> Known {
         lost: 0,
         heard,
         findings: Arc::new((0..findings).map(finding).collect()),
+        endpoints: Vec::new(),
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) static FILES: &[File] = files! {
     11 "0011_parts"
     12 "0012_history_pieces"
     13 "0013_actions"
+    14 "0014_ddns"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.

@@ -31,6 +31,35 @@ impl Story {
 }
 
 #[test]
+fn where_a_site_is_seen_is_told_once_something_came_from_there() {
+    let mut story = Story::new();
+    let seen = |story: &mut Story, second: u64| -> Vec<String> {
+        story.look(after(second));
+        let endpoints = story.memory.endpoints(&wanted(), after(second));
+        endpoints.iter().filter(|one| one.site == "uk").map(|one| one.address.to_string()).collect()
+    };
+    assert!(seen(&mut story, 0).is_empty(), "it may be what somebody set");
+    assert!(seen(&mut story, 5).is_empty());
+    story.uk().received += 32;
+    assert_eq!(seen(&mut story, 10), ["198.51.100.2"]);
+    assert_eq!(seen(&mut story, 190), ["198.51.100.2"]);
+    assert!(seen(&mut story, 196).is_empty(), "no session is so old");
+    story.uk().received += 32;
+    assert_eq!(seen(&mut story, 200), ["198.51.100.2"]);
+    // Set by hand, or by what has looked up a name.
+    story.uk().endpoint = Some("192.0.2.7:51820".parse().unwrap());
+    assert!(seen(&mut story, 205).is_empty());
+    assert!(seen(&mut story, 210).is_empty());
+    story.uk().endpoint = Some("[::ffff:192.0.2.8]:40000".parse().unwrap());
+    story.uk().received += 32;
+    assert!(seen(&mut story, 215).is_empty(), "it moved: once more");
+    story.uk().received += 32;
+    assert_eq!(seen(&mut story, 220), ["192.0.2.8"], "as IPv4");
+    story.uk().received = 0;
+    assert!(seen(&mut story, 225).is_empty(), "it restarted");
+}
+
+#[test]
 fn the_age_by_the_keepalive() {
     for (keepalive, age, status) in [
         (25, 0, Status::Ok),

@@ -69,6 +69,19 @@ fn check(report: &Report) -> Result<(), Problem> {
             }
         }
     }
+    for (at, endpoint) in report.endpoints.iter().enumerate() {
+        for (field, text) in [("site", &endpoint.site), ("interface", &endpoint.interface)] {
+            if !(1..=LONGEST).contains(&text.len()) {
+                let field = format!("endpoints[{at}].{field}");
+                return Err(Problem::invalid(&field, format!("`{field}` is not 1 to {LONGEST} bytes long"))
+                    .remedy("give the name as the site's row has it"));
+            }
+        }
+    }
+    if let Some(at) = twice(report.endpoints.iter().map(|endpoint| (&endpoint.site, &endpoint.interface))) {
+        return Err(Problem::invalid(&format!("endpoints[{at}]"), "its site and interface are there twice")
+            .remedy("report one endpoint of each tunnel"));
+    }
     match twice(report.findings.iter().map(|finding| (&finding.check, &finding.target))) {
         Some(at) => Err(Problem::invalid(&format!("findings[{at}]"), "its check and target are there twice")
             .remedy("report one finding of each target")),
