@@ -7,6 +7,8 @@
 mod ask;
 mod resolvers;
 mod round;
+#[cfg(feature = "tsig")]
+pub mod update;
 
 pub use hickory_proto as wire;
 use hickory_proto::{op::ResponseCode, rr::Name};
