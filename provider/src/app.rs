@@ -45,6 +45,7 @@ use crate::{
     changes::Changes,
     compile::{Coalesce, ForwardAuth, Settings},
     config::{Config, Selector, Traefik, TrustedProxies},
+    ddns,
     events::Events,
     expected::Expectations,
     guard::Limits,
@@ -285,6 +286,8 @@ pub async fn serve(config: Config, given: Given) -> anyhow::Result<()> {
             });
             let pool = follow.pool.clone();
             tracker.spawn(instances.keep(pool.clone(), stop.clone()));
+            let ddns = ddns::follow(config.ddns.clone(), pool.clone(), Arc::clone(&agents), Arc::clone(&events));
+            tracker.spawn(until(stop.clone(), ddns));
             tracker.spawn(until(stop.clone(), agents::watch::watch(agents, pool.clone(), events)));
             if config.compile.default_certificate.is_none() {
                 tracker.spawn(until(stop.clone(), renew(pool)));

@@ -9,6 +9,7 @@ mod backup;
 mod check;
 mod completions;
 mod database;
+mod ddns;
 mod decide;
 mod domains;
 mod events;
@@ -176,6 +177,10 @@ enum Command {
     ///
     /// charliehub-provider events --follow --kind refused_routes --kind late
     Events(events::Wanted),
+    /// Tell which names in DNS follow which site, what DNS says and what would be done; stop that, and let it go on
+    ///
+    /// Without a word behind it nothing is changed: a dry run with the settings of this machine.
+    Ddns(ddns::Ddns),
     /// List the changes that wait for a decision
     Withheld,
     /// Let a withheld change go live
@@ -266,6 +271,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::AuditReport(_)
         | Command::Surface(_)
         | Command::Events(_)
+        | Command::Ddns(_)
         | Command::Withheld
         | Command::Approve { .. }
         | Command::Discard { .. } => {
@@ -327,6 +333,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::AuditReport(report) => return audit::run(&config, &report).await,
             Command::Surface(wanted) => surface::run(&config, wanted).await,
             Command::Events(wanted) => events::run(&config, wanted).await,
+            Command::Ddns(wanted) => ddns::run(&config, wanted).await,
             Command::Withheld => decide::withheld(&config).await,
             Command::Approve { revision } => decide::run(&config, revision, Decision::Approve).await,
             Command::Discard { revision } => decide::run(&config, revision, Decision::Discard).await,

@@ -6,6 +6,7 @@
 //!
 //! Every [`Error`] is one line: where, what, and how to mend it.
 
+mod ddns;
 mod selector;
 mod settings;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 pub use self::{
+    ddns::{Ddns, Mode, Provider as DnsProvider, Zone},
     selector::{Selector, Share},
     webhook::{Key, Webhook},
 };
@@ -48,6 +50,7 @@ pub struct Config {
     pub guard: Guard,
     pub history: History,
     pub agents: Agents,
+    pub ddns: Ddns,
     pub audit: Audit,
     pub rehearse: Rehearse,
     /// The Traefiks whose APIs `check` asks.
@@ -400,6 +403,7 @@ impl Config {
             agents: Agents {
                 silent_after: settings.duration("agents.silent_after")?.unwrap_or(Duration::from_mins(2)),
             },
+            ddns: settings.ddns()?,
             audit: audit(&settings)?,
             rehearse: rehearse(&settings)?,
             traefik: settings.traefik()?,

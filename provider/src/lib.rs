@@ -32,6 +32,7 @@ pub mod expected;
 pub mod events;
 pub mod webhooks;
 pub mod agents;
+pub mod ddns;
 pub mod hold;
 pub mod tls;
 pub mod auth;

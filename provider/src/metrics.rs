@@ -52,6 +52,7 @@ metrics! {
     describe_counter WEBHOOK_DELIVERIES = "webhook_deliveries_total", Count, "Events by webhook and what became of them; `failed` are attempts";
     describe_gauge AGENT_REPORT_AGE = "agent_report_age_seconds", Seconds, "Time since the last report";
     describe_gauge AGENT_FINDING = "agent_finding", Count, "What an agent found: 0 ok, 1 warning, 2 critical, 3 unknown";
+    describe_counter DDNS_CHANGES = "ddns_changes_total", Count, "Changes of names in DNS that have ended, by outcome: changed or failed";
     describe_gauge TLS_NOT_AFTER = "tls_not_after_timestamp_seconds", Seconds, "When the certificate that we serve with ends";
     describe_gauge TLS_CLIENT_CA_NOT_AFTER = "tls_client_ca_not_after_timestamp_seconds", Seconds, "When the first authority of client_ca ends";
     describe_gauge TLS_CLIENT_NOT_AFTER = "tls_client_not_after_timestamp_seconds", Seconds, "When the certificate that a Traefik or an agent connected with last ends";

@@ -13,6 +13,7 @@ mod command_line;
 mod compose;
 mod containment;
 mod database_down;
+mod ddns;
 mod debug;
 mod deploy_all;
 mod description;

@@ -3,6 +3,7 @@
 //! Sources are added from the weakest to the strongest; a later one replaces an earlier one key by key. A key that does
 //! not exist is refused here, with the nearest one that does.
 
+mod ddns;
 mod webhook;
 
 use std::{
@@ -19,7 +20,7 @@ use toml::{
 
 use super::{Error, Flags, Secret, Selector, Traefik, traefik};
 
-/// Every key but those of `[[traefik]]` and `[[webhook]]`. In the environment: `CHARLIEHUB_`, then the key in capitals with `_` for `.`.
+/// Every key but those of `[[traefik]]`, `[[webhook]]` and `[[ddns.zone]]`. In the environment: `CHARLIEHUB_`, then the key in capitals with `_` for `.`.
 const KEYS: &[&str] = &[
     "access.forward_auth.address",
     "access.forward_auth.auth_response_headers",
@@ -44,6 +45,11 @@ const KEYS: &[&str] = &[
     "database.run_as",
     "database.url",
     "database.url_file",
+    "ddns.interval",
+    "ddns.look",
+    "ddns.mode",
+    "ddns.sources",
+    "ddns.stable",
     "guard.containment",
     "guard.hold_login_loss",
     "guard.hold_opening",
@@ -152,6 +158,7 @@ pub(super) struct Settings {
     found: BTreeMap<String, Found>,
     traefik: Vec<BTreeMap<String, Found>>,
     webhooks: Vec<webhook::Entry>,
+    zones: Vec<ddns::Entry>,
 }
 
 impl Settings {
@@ -179,6 +186,8 @@ impl Settings {
                 }
             } else if key == webhook::NAME {
                 self.add_webhooks(file, value, &place)?;
+            } else if key == ddns::NAME {
+                self.add_zones(file, value, &place)?;
             } else if is_section(&key) {
                 let inner = value.as_table().ok_or_else(|| {
                     Error::new(&place, format!("`{key}` has keys of its own"), format!("write [{key}] and its keys"))

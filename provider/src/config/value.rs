@@ -154,7 +154,7 @@ impl Found {
         }
     }
 
-    fn number(&self, range: &RangeInclusive<u32>) -> Result<u32, Error> {
+    pub(super) fn number(&self, range: &RangeInclusive<u32>) -> Result<u32, Error> {
         let number = match &self.value {
             Value::Integer(number) => u32::try_from(*number).ok(),
             Value::Word(text) => text.parse().ok(),

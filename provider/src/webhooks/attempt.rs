@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
+
+use crate::client::retry_after;
 
 /// The first wait, and the longest one that is ours.
 const FIRST: Duration = Duration::from_secs(1);
@@ -41,16 +43,6 @@ impl Outcome {
     }
 }
 
-/// In seconds, or as a date.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
-}
-
 /// The wait after so many failures in a row. `chance` is 0 to 1: receivers that came back are not met by all at once.
 pub(super) fn wait(failures: u32, asked: Option<Duration>, chance: f64) -> Duration {
     let doubled = FIRST.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST);
@@ -59,7 +51,7 @@ pub(super) fn wait(failures: u32, asked: Option<Duration>, chance: f64) -> Durat
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, header};
 
     use super::*;
 
