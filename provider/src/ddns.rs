@@ -6,14 +6,17 @@
 //! names    (p) which of them are ours, and whose address each follows
 //! ask          what the zone's authoritative servers say now
 //! machine  (p) wait, refuse, or change
-//! rfc2136, ovh tell the zone's provider; asked again, with authority, whether it is so
+//! act          tells the zone's provider, by rfc2136 or ovh, and asks again, with authority, whether it is so
+//! findings (p) what is said of a name that is not right
 //! ```
 //!
 //! Every provider looks; one acts, by a lock in the database, held for one change. In it all is read and asked once more, the
 //! change is written to the audit before it is made, and its end behind it. Killed in between, the next look finds a change
 //! without an end, and what the name servers say tells how it ended.
 
+mod act;
 mod ask;
+mod findings;
 mod machine;
 mod names;
 mod ovh;
@@ -25,7 +28,7 @@ mod view;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,46 +36,31 @@ use std::{
 use charliehub_proto::{debug, event::EventKind, finding::Status};
 use charliehub_secret::Source;
 use jiff::Timestamp;
-use metrics::counter;
 use serde_json::json;
 use tokio::{
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
-use tokio_postgres::GenericClient;
 
 pub use self::view::{hold, print, release};
 use self::{
-    machine::{Change, Decision, Family, Follow, Limits, Refusal, Wait},
-    names::{Fault, Named},
+    findings::{About, fault_of, finding, held},
+    machine::{Answer, Decision, Family, Follow, Limits},
     rows::Begun,
     survey::{Sight, Survey, Told, addresses, survey},
 };
 use crate::{
     agents::Agents,
-    config::{Ddns as Settings, DnsProvider, Mode, Zone},
+    config::{Ddns as Settings, Mode},
     events::{Events, Told as News},
-    metrics::DDNS_CHANGES,
     postgres::{self, Pool},
 };
 
 /// How often is looked where the sites are.
 const TICK: Duration = Duration::from_secs(1);
-/// When it is asked whether a change is there: after that long, and so on.
-const READ_BACK: [Duration; 5] = [
-    Duration::from_millis(50),
-    Duration::from_millis(250),
-    Duration::from_millis(700),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
 /// Who finds it, and as which check.
 const US: &str = "provider";
 const CHECK: &str = "ddns";
-/// What the audit calls the beginning of a change, and its ends.
-const BEGUN: &str = "ddns.change";
-const CHANGED: &str = "ddns.changed";
-const FAILED: &str = "ddns.failed";
 
 /// Why something did not go, and what mends it.
 #[derive(Clone, Debug)]
@@ -108,18 +96,6 @@ async fn secret(source: &Source) -> Result<String, Failure> {
 }
 
 type Key = (String, Family);
-
-/// What became of a change.
-enum Outcome {
-    Done,
-    /// It was made, and is not answered yet.
-    Unconfirmed,
-    Failed,
-    /// Another provider acts.
-    Elsewhere,
-    /// Looked at once more, there is nothing to do now.
-    Nothing,
-}
 
 struct Ddns {
     settings: Settings,
@@ -254,75 +230,31 @@ impl Ddns {
             let decision = self.decide(&key);
             self.noticed.insert(key.clone(), matches!(decision, Decision::Change(_)));
             let is_acting = self.settings.mode == Mode::Act && !is_held;
-            let outcome = match decision {
-                Decision::Change(_) if is_acting => Some(self.act(named, *family, servers).await?),
-                Decision::Change(_) | Decision::Nothing | Decision::Right | Decision::Wait(_) | Decision::Refuse(_) => {
-                    None
-                }
+            let outcome = if is_acting && matches!(decision, Decision::Change(_)) {
+                Some(self.act(named, *family, servers).await?)
+            } else {
+                None
             };
             let decision = if outcome.is_some() { self.decide(&key) } else { decision };
-            findings.extend(self.found(&key, site, *address, decision, outcome));
+            if decision == Decision::Right {
+                self.succeeded(&key);
+            }
+            let about = About {
+                target: &target,
+                site: &named.site,
+                seen: *address,
+                answer: self.follows.get(&key).map_or(&Answer::Unasked, Follow::answer),
+                mode: self.settings.mode,
+                failure: self.failures.get(&key),
+                is_open: self.begun.get(&key).is_some_and(|(begun, _)| !begun.has_ended),
+            };
+            findings.extend(about.finding(&decision, outcome.as_ref()));
         }
         Ok(())
     }
 
     fn decide(&self, key: &Key) -> Decision {
         self.follows.get(key).map_or(Decision::Nothing, |follow| follow.decide(&self.limits, Instant::now()))
-    }
-
-    /// What there is to say of a name, if it is not right.
-    fn found(
-        &mut self,
-        key: &Key,
-        site: Option<&str>,
-        seen: IpAddr,
-        decision: Decision,
-        outcome: Option<Outcome>,
-    ) -> Option<debug::Finding> {
-        let target = format!("{} {}", key.0, key.1);
-        let says = self.follows.get(key).map(|follow| follow.answer().to_string()).unwrap_or_default();
-        let differs = format!("DNS says {says}, and site {} is seen at {seen}", site.unwrap_or_default());
-        let (status, text, remedy) = match (decision, outcome) {
-            (Decision::Right, _) => {
-                self.failures.remove(key);
-                return None;
-            }
-            (_, Some(Outcome::Elsewhere)) => (
-                Status::Warning,
-                format!("{differs}: another provider acts now"),
-                "nothing: it is looked at again".to_owned(),
-            ),
-            (Decision::Nothing | Decision::Wait(Wait::Stable(_)), _) => return None,
-            (Decision::Refuse(refusal), _) => {
-                let (why, remedy) = refused(&refusal);
-                (Status::Warning, format!("{differs}: {why}"), remedy.to_owned())
-            }
-            (Decision::Change(_), Some(Outcome::Unconfirmed)) => unanswered(&differs),
-            (Decision::Wait(Wait::Interval(left)), _) => {
-                let next = format!("next change in {} s at the earliest", left.as_secs() + 1);
-                match (self.failures.get(key), self.begun.get(key)) {
-                    (Some(failure), _) => {
-                        let text = format!("{differs}: the last change failed: {}; {next}", failure.why);
-                        (Status::Critical, text, failure.remedy.clone())
-                    }
-                    (None, Some((begun, _))) if !begun.has_ended => unanswered(&differs),
-                    (None, _) => {
-                        let text = format!("{differs}: it was changed before; {next}");
-                        (Status::Warning, text, "nothing: it is changed then".to_owned())
-                    }
-                }
-            }
-            (Decision::Change(_), _) if self.settings.mode == Mode::DryRun => {
-                let remedy = "to have it done: `mode = \"act\"` in [ddns]".to_owned();
-                (Status::Warning, format!("{differs}: dry-run, nothing is done"), remedy)
-            }
-            (Decision::Change(_), _) => (
-                Status::Warning,
-                format!("{differs}: nothing is changed now"),
-                "see the finding `hold`, or the database".to_owned(),
-            ),
-        };
-        Some(finding(&target, site, status, &text, &remedy))
     }
 
     /// Takes in what the database has of changes, ours and others'. What is new is as old as it says there; from then on our
@@ -341,138 +273,6 @@ impl Ddns {
         }
     }
 
-    /// Writes down how a change ended that has no end, if that can be told now and nobody is at it.
-    async fn settle(&mut self, key: &Key) -> Result<(), postgres::Error> {
-        let Some((begun, at)) = self.begun.get(key).filter(|(begun, _)| !begun.has_ended) else { return Ok(()) };
-        let is_there =
-            begun.new.parse().is_ok_and(|new| self.follows.get(key).is_some_and(|follow| follow.answer().is(new)));
-        if self.settings.mode != Mode::Act || (!is_there && at.elapsed() < self.limits.interval) {
-            return Ok(());
-        }
-        let id = begun.id;
-        let mut holder = self.pool.get().await?;
-        let transaction = holder.transaction().await?;
-        if !rows::lock(&transaction).await? {
-            return Ok(());
-        }
-        let client = self.pool.get().await?;
-        let open = rows::changes(&**client).await?.into_iter().any(|change| change.id == id && !change.has_ended);
-        if open {
-            let (kind, why) =
-                if is_there { (CHANGED, "found at a later look") } else { (FAILED, "the name servers never said so") };
-            self.end(&**client, key, id, kind, why).await?;
-        }
-        transaction.commit().await?;
-        if is_there {
-            self.succeeded(key);
-        } else {
-            let remedy = "see the zone at its provider, and that its servers follow";
-            self.failed(key, Failure::new("it was told, and the name servers never said so", remedy));
-        }
-        Ok(())
-    }
-
-    /// Makes the change that is due, unless another provider is at it or, looked at once more, nothing is due.
-    async fn act(&mut self, named: &Named, family: Family, servers: &[SocketAddr]) -> Result<Outcome, postgres::Error> {
-        let key = (named.name.clone(), family);
-        let Some(zone) = self.settings.zones.get(named.zone).cloned() else { return Ok(Outcome::Nothing) };
-        let mut holder = self.pool.get().await?;
-        let lock = holder.transaction().await?;
-        if !rows::lock(&lock).await? {
-            return Ok(Outcome::Elsewhere);
-        }
-        let client = self.pool.get().await?;
-        self.remember(rows::changes(&**client).await?);
-        if rows::hold(&**client).await?.is_some() {
-            return Ok(Outcome::Nothing);
-        }
-        let answer = ask::ask(servers, &named.name, family).await.unwrap_or_default();
-        self.follows.entry(key.clone()).or_default().answered(answer);
-        let Decision::Change(Change { old, new }) = self.decide(&key) else { return Ok(Outcome::Nothing) };
-        let ttl = old.map_or(zone.ttl, |(_, ttl)| ttl);
-        let apply = Apply { old: old.map(|(old, _)| old), new, ttl };
-        let why = format!("site {} is seen there for {} s or longer", named.site, self.limits.stable.as_secs());
-        let detail = json!({ "name": named.name, "type": family.to_string(), "zone": zone.zone, "site": named.site,
-            "old": apply.old.map(|old| old.to_string()), "new": new.to_string(), "ttl": ttl, "why": why });
-        let id = rows::note(&**client, BEGUN, &detail).await?;
-        let begun = Begun {
-            id,
-            name: named.name.clone(),
-            family: family.to_string(),
-            new: new.to_string(),
-            age: Duration::ZERO,
-            has_ended: false,
-        };
-        self.remember(vec![begun]);
-        tracing::info!(name = named.name, %family, old = ?apply.old, %new, ttl, site = named.site, "a name in DNS is changed");
-        // Who lost the lock meanwhile does nothing: another one may have it.
-        lock.query_typed("SELECT 1", &[]).await?;
-        let told = tell_provider(&zone, &named.name, &apply).await;
-        let is_there = self.read_back(&key, servers, new, told.is_ok()).await;
-        let outcome = match told {
-            _ if is_there => {
-                self.end(&**client, &key, id, CHANGED, "the name servers say so").await?;
-                self.succeeded(&key);
-                let text = format!("{} {family} is {new} now, where site {} is seen", named.name, named.site);
-                self.event(&format!("{} {family}", named.name), Status::Ok, text);
-                Outcome::Done
-            }
-            Ok(()) => Outcome::Unconfirmed,
-            Err(failure) => {
-                self.end(&**client, &key, id, FAILED, &failure.why).await?;
-                self.failed(&key, failure);
-                Outcome::Failed
-            }
-        };
-        lock.commit().await?;
-        Ok(outcome)
-    }
-
-    /// Asks whether the new address is there: again and again where it should be, once where it should not.
-    async fn read_back(&mut self, key: &Key, servers: &[SocketAddr], new: IpAddr, is_expected: bool) -> bool {
-        for pause in READ_BACK.iter().take(if is_expected { READ_BACK.len() } else { 1 }) {
-            sleep(*pause).await;
-            let answer = ask::ask(servers, &key.0, key.1).await.unwrap_or_default();
-            let is_there = answer.is(new);
-            self.follows.entry(key.clone()).or_default().answered(answer);
-            if is_there {
-                return true;
-            }
-        }
-        false
-    }
-
-    async fn end(
-        &mut self,
-        client: &impl GenericClient,
-        key: &Key,
-        id: i64,
-        kind: &str,
-        result: &str,
-    ) -> Result<(), postgres::Error> {
-        let Some((begun, _)) = self.begun.get_mut(key) else { return Ok(()) };
-        let detail =
-            json!({ "change": id, "name": key.0, "type": key.1.to_string(), "new": begun.new, "result": result });
-        rows::note(client, kind, &detail).await?;
-        begun.has_ended = true;
-        let outcome = if kind == CHANGED { "changed" } else { "failed" };
-        counter!(DDNS_CHANGES, "outcome" => outcome).increment(1);
-        tracing::info!(name = key.0, family = %key.1, new = begun.new, result, outcome, "a change of a name in DNS has ended");
-        Ok(())
-    }
-
-    fn succeeded(&mut self, key: &Key) {
-        self.failures.remove(key);
-        self.follows.entry(key.clone()).or_default().succeeded();
-    }
-
-    fn failed(&mut self, key: &Key, failure: Failure) {
-        let now = Instant::now();
-        let put_off = failure.put_off.map(|left| now + left);
-        self.follows.entry(key.clone()).or_default().failed(now, put_off);
-        self.failures.insert(key.clone(), failure);
-    }
-
     /// Gives the findings to those who show them, each with the time since when it has its status, and tells what changed.
     fn tell(&mut self, mut findings: Vec<debug::Finding>) {
         let now = Timestamp::now();
@@ -481,7 +281,7 @@ impl Ddns {
             let since =
                 before.get(&finding.target).filter(|(status, _)| *status == finding.status).map(|(_, since)| *since);
             if since.is_none() {
-                tracing::warn!(target_name = finding.target, status = %finding.status, "{}", finding.text);
+                tracing::warn!(name = finding.target, status = %finding.status, "{}", finding.text);
                 self.event(
                     &finding.target,
                     finding.status,
@@ -501,75 +301,5 @@ impl Ddns {
         let mut news = News::new(EventKind::Finding, text);
         news.detail = json!({ "agent": US, "check": CHECK, "target": target, "now": now });
         self.events.tell(news);
-    }
-}
-
-async fn tell_provider(zone: &Zone, name: &str, apply: &Apply) -> Result<(), Failure> {
-    match &zone.provider {
-        DnsProvider::Rfc2136 { server, key_name, algorithm, secret } => {
-            let server = rfc2136::Server { at: server, key_name, algorithm: *algorithm, secret };
-            server.change(&zone.zone, name, apply).await
-        }
-        DnsProvider::Ovh { url, ca_file, application_key, application_secret, consumer_key } => {
-            let ca_file = ca_file.as_deref();
-            let account = ovh::Account { url, ca_file, application_key, application_secret, consumer_key };
-            account.change(&zone.zone, name, apply).await
-        }
-    }
-}
-
-fn finding(target: &str, site: Option<&str>, status: Status, text: &str, remedy: &str) -> debug::Finding {
-    debug::Finding {
-        agent: US.to_owned(),
-        check: CHECK.to_owned(),
-        target: target.to_owned(),
-        site: site.map(str::to_owned),
-        status,
-        text: text.to_owned(),
-        since: None,
-        remedy: Some(remedy.to_owned()),
-    }
-}
-
-/// What was changed, and is not there yet.
-fn unanswered(differs: &str) -> (Status, String, String) {
-    let remedy = "nothing: it is looked at again; the zone's servers may take minutes".to_owned();
-    (Status::Warning, format!("{differs}: it was changed, and is not answered yet"), remedy)
-}
-
-fn held(who: &str, why: &str) -> debug::Finding {
-    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-    let text = format!("{who} has stopped all changes of DNS{why}");
-    finding("hold", None, Status::Warning, &text, "charliehub-provider ddns release")
-}
-
-fn fault_of(name: &str, fault: &Fault) -> debug::Finding {
-    let (text, remedy) = match fault {
-        Fault::NotOurs => (
-            "it is in no zone of the settings, so it is never touched".to_owned(),
-            "add its zone as [[ddns.zone]]; or give its row another `dns_mode`, or the site no `wan_name`",
-        ),
-        Fault::NoSite => ("its row names no site to follow".to_owned(), "set `site` in its row"),
-        Fault::UnknownSite(site) => {
-            (format!("its row names site {site}, which there is not"), "name a site of `sites list`")
-        }
-        Fault::Torn => {
-            ("its rows name different sites to follow, so it follows none".to_owned(), "name one site in all of them")
-        }
-    };
-    finding(name, None, Status::Warning, &text, remedy)
-}
-
-fn refused(refusal: &Refusal) -> (String, &'static str) {
-    match refusal {
-        Refusal::NotPublic(address) => (
-            format!("{address} is not reached from the internet, so it is never published"),
-            "see why the site's packets come from there: a tunnel within a network, or a carrier's NAT",
-        ),
-        Refusal::Several => (
-            "several addresses are one name's, and only one would be left".to_owned(),
-            "remove by hand all but one of them; it follows then",
-        ),
-        Refusal::Alias => ("the name is an alias".to_owned(), "remove its CNAME; it gets addresses of its own then"),
     }
 }

@@ -402,3 +402,52 @@ fn a_login_is_read_again_from_where_it_came() {
     let fixed = read("[database]\nurl = \"postgres://a@db/edge\"", &[], Flags::default()).unwrap();
     assert!(!fixed.database.can_change());
 }
+
+const OVH: &str = "provider = \"ovh\"\napplication_key = \"k\"\nsecret_file = \"/s\"\nconsumer_key_file = \"/c\"";
+const RFC2136: &str = "provider = \"rfc2136\"\nserver = \"ns1.example.org\"\nkey_name = \"edge\"\nsecret_file = \"/s\"";
+
+#[test]
+fn zones_of_dns_are_read_and_ddns_is_off_by_itself() {
+    let file = format!(
+        "[ddns]\nsources = [\"uk=/run/uk\", \"fr = exec:/usr/bin/wan fr\"]\n[[ddns.zone]]\nzone = \"Example.org.\"\n{OVH}\n\
+         [[ddns.zone]]\nzone = \"dyn.example.org\"\nttl = 300\n{RFC2136}"
+    );
+    let ddns = read(&file, &[], Flags::default()).unwrap().ddns;
+    assert_eq!((ddns.mode, ddns.stable, ddns.interval), (Mode::Off, Duration::from_mins(1), Duration::from_mins(5)));
+    assert_eq!(ddns.sources.keys().collect::<Vec<_>>(), ["fr", "uk"]);
+    let [ovh, own] = &ddns.zones[..] else { panic!("{:?}", ddns.zones) };
+    assert_eq!((ovh.zone.as_str(), ovh.ttl, &ovh.nameserver), ("example.org", 60, &None));
+    let DnsProvider::Ovh { url, .. } = &ovh.provider else { panic!("{ovh:?}") };
+    assert_eq!(url, "https://eu.api.ovh.com/1.0");
+    assert_eq!((own.ttl, own.nameserver.as_deref()), (300, Some("ns1.example.org:53")), "it is asked who is told");
+    let mode = [("CHARLIEHUB_DDNS_MODE", "dry-run")];
+    assert_eq!(read(&file, &mode, Flags::default()).unwrap().ddns.mode, Mode::DryRun);
+}
+
+#[test]
+fn what_is_wrong_with_ddns_is_named() {
+    let zone = |lines: &str| format!("[[ddns.zone]]\nzone = \"a.org\"\n{lines}");
+    let twice = format!("{}\n{}", zone(OVH), zone(RFC2136));
+    for (file, error) in [
+        ("[ddns]\nmode = \"on\"".to_owned(), ":2: \"on\" has the wrong type; write \"off\""),
+        ("[ddns]\nmode = \"act\"".to_owned(), ":2: `ddns.mode` is set and no zone is; write [[ddns.zone]]"),
+        ("[ddns]\ninterval = \"2d\"".to_owned(), ":2: changes are remembered for a day"),
+        ("[ddns]\nsources = [\"uk\"]".to_owned(), ":2: `uk` is no source of an address; write it as SITE=/path"),
+        ("[ddns]\nzone = 1".to_owned(), ":2: `ddns.zone` is a list; write [[ddns.zone]]"),
+        (zone("provider = \"bind\""), ":3: `bind` is no provider of DNS that we know; did you mean"),
+        (zone("secret = \"x\""), ":3: unknown key `secret` in [[ddns.zone]]; did you mean"),
+        (zone("provider = \"ovh\""), ":1: [[ddns.zone]] without `application_key`; add it"),
+        (zone(&format!("{OVH}\nserver = \"a\"")), ":7: `server` is of another provider; remove it"),
+        (
+            zone(&format!("{OVH}\nurl = \"http://ovh.test\"")),
+            ":7: `http://ovh.test` is asked in the clear; write it with",
+        ),
+        (zone(&format!("{OVH}\nttl = 0")), ":7: 0 has the wrong type; write a whole number from 1"),
+        (zone(&format!("{RFC2136}\nalgorithm = \"md5\"")), ":7: `md5` is no algorithm that we use; did you mean"),
+        (zone(&format!("{RFC2136}\nnameserver = \"a:b:c\"")), ":7: `a:b:c` is no name server; write it as HOST"),
+        (twice, ":7: two [[ddns.zone]] are `a.org`; keep one"),
+    ] {
+        let told = refused(&file, &[]);
+        assert!(told.starts_with(error), "{file}: {told}");
+    }
+}

@@ -102,7 +102,7 @@ pub(super) async fn hold(client: &impl GenericClient) -> Result<Option<(String, 
 /// True when nobody else acts, until the transaction ends: also where sessions are pooled, or their client is killed.
 pub(super) async fn lock(transaction: &Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
     // The change and its read-back take longer than a transaction may rest.
-    transaction.batch_execute("SET LOCAL idle_in_transaction_session_timeout = '10min'").await?;
+    transaction.batch_execute("SET LOCAL idle_in_transaction_session_timeout = '2min'").await?;
     let sql = "SELECT pg_try_advisory_xact_lock(hashtext($1))";
     transaction.query_typed(sql, &[(&LOCK, Type::TEXT)]).await?.first().map_or(Ok(false), |row| row.try_get(0))
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use charliehub_proto::report::Endpoint;
+use futures_util::{StreamExt as _, stream};
 use tokio::task::spawn_blocking;
 use tokio_postgres::GenericClient;
 
@@ -16,6 +17,9 @@ use super::{
     rows,
 };
 use crate::config::Ddns;
+
+/// Names that are asked for at the same time.
+const AT_ONCE: usize = 16;
 
 /// Where sites are, as files and commands say that the settings name.
 pub(super) type Told = BTreeMap<String, Result<Vec<IpAddr>, Failure>>;
@@ -52,8 +56,7 @@ pub(super) async fn survey(
         let is_wanted = named.iter().any(|one| one.zone == at);
         servers.push(if is_wanted { ask::servers(zone).await } else { Ok(Vec::new()) });
     }
-    let mut sights = Vec::new();
-    for named in named {
+    let sight = async |named: Named| {
         let addresses = addresses(&named.site, &sites, endpoints, told);
         let mut sight = Sight { named, families: Vec::new(), trouble: None };
         for family in Family::ALL {
@@ -71,8 +74,10 @@ pub(super) async fn survey(
                 Err(failure) => sight.trouble = Some(failure.clone()),
             }
         }
-        sights.push(sight);
-    }
+        sight
+    };
+    // A server that is silent is waited for by all at once, not by one after the other.
+    let sights = stream::iter(named).map(sight).buffered(AT_ONCE).collect().await;
     Ok(Survey { sites, faults, names: sights, servers })
 }
 

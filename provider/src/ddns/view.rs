@@ -6,8 +6,9 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use super::{
+    findings::{fault_of, held, refused},
     machine::{Decision, Follow, Limits},
-    refused, rows,
+    rows,
     survey::{sources, survey},
 };
 use crate::{author::Author, config::Config};
@@ -19,7 +20,7 @@ pub async fn print(client: &Client, config: &Config) -> Result<Vec<Vec<String>>,
     let mut lines: Vec<[String; 6]> = Vec::new();
     let none = || "-".to_owned();
     for (name, fault) in &found.faults {
-        lines.push([name.clone(), none(), none(), none(), none(), super::fault_of(name, fault).text]);
+        lines.push([name.clone(), none(), none(), none(), none(), fault_of(name, fault).text]);
     }
     for sight in &found.names {
         let (name, site) = (&sight.named.name, &sight.named.site);
@@ -43,7 +44,7 @@ pub async fn print(client: &Client, config: &Config) -> Result<Vec<Vec<String>>,
         }
     }
     if let Some((who, why)) = rows::hold(client).await? {
-        lines.push([none(), none(), none(), none(), none(), super::held(&who, &why).text]);
+        lines.push([none(), none(), none(), none(), none(), held(&who, &why).text]);
     }
     Ok(lines.into_iter().map(Vec::from).collect())
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +12,10 @@ use charliehub_secret::Source;
 use toml::de::DeValue;
 
 use super::{Error, File, Found, Place, Settings, did_you_mean, nearest, plain};
-use crate::config::ddns::{Ddns, Mode, Provider, Zone};
+use crate::config::{
+    ddns::{Ddns, Mode, Provider, Zone},
+    value::host_of,
+};
 
 pub(super) const NAME: &str = "ddns.zone";
 const KEYS: &[&str] = &[
@@ -206,8 +210,14 @@ impl Entry {
     }
 
     fn ovh(&self) -> Result<Provider, Error> {
+        let url = self.found.get("url").map(Found::url).transpose()?.unwrap_or_else(|| OVH_URL.to_owned());
+        let host = host_of(&url).and_then(|host| host.parse::<IpAddr>().ok());
+        if !url.starts_with("https://") && !host.is_some_and(|host| host.is_loopback()) {
+            let what = format!("`{url}` is asked in the clear");
+            return Err(Error::new(self.place("url"), what, "write it with https://"));
+        }
         Ok(Provider::Ovh {
-            url: self.found.get("url").map(Found::url).transpose()?.unwrap_or_else(|| OVH_URL.to_owned()),
+            url,
             ca_file: self.text("ca_file")?.map(PathBuf::from),
             application_key: self.needed("application_key")?,
             application_secret: self.secret("secret_file")?,
