@@ -27,7 +27,7 @@ mod survey;
 mod view;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -109,8 +109,8 @@ struct Ddns {
     /// What failed last.
     failures: BTreeMap<Key, Failure>,
     /// Those of which it is known that they must change.
-    noticed: BTreeMap<Key, bool>,
-    last: Option<Survey>,
+    noticed: BTreeSet<Key>,
+    last: Option<Arc<Survey>>,
     told: Told,
     /// What was found, and since when.
     since: BTreeMap<String, (Status, Timestamp)>,
@@ -133,7 +133,7 @@ pub async fn follow(settings: Settings, pool: Pool, agents: Arc<Agents>, events:
         follows: BTreeMap::new(),
         begun: BTreeMap::new(),
         failures: BTreeMap::new(),
-        noticed: BTreeMap::new(),
+        noticed: BTreeSet::new(),
         last: None,
         told: Told::new(),
         since: BTreeMap::new(),
@@ -155,7 +155,7 @@ pub async fn follow(settings: Settings, pool: Pool, agents: Arc<Agents>, events:
 impl Ddns {
     /// Tells each name where its site is now.
     fn see(&mut self, now: Instant) {
-        let Some(last) = &self.last else { return };
+        let Some(last) = self.last.clone() else { return };
         let endpoints = self.agents.endpoints(now);
         for sight in &last.names {
             let found = addresses(&sight.named.site, &last.sites, &endpoints, &self.told).unwrap_or_default();
@@ -170,26 +170,26 @@ impl Ddns {
     /// A name must change of which that was not known at the last look.
     fn is_due(&self, now: Instant) -> bool {
         let must = |(key, follow): (&Key, &Follow)| {
-            self.noticed.get(key) != Some(&true) && matches!(follow.decide(&self.limits, now), Decision::Change(_))
+            !self.noticed.contains(key) && matches!(follow.decide(&self.limits, now), Decision::Change(_))
         };
         self.settings.mode == Mode::Act && self.follows.iter().any(must)
     }
 
     async fn look(&mut self) -> Result<(), postgres::Error> {
         let client = self.pool.get().await?;
+        let (wishes, sites) = (rows::wishes(&**client).await?, rows::sites(&**client).await?);
+        let (changes, hold) = (rows::changes(&**client).await?, rows::hold(&**client).await?);
+        // Name servers may take their time: nobody's connection waits for them.
+        drop(client);
         self.told = survey::sources(&self.settings).await;
         let endpoints = self.agents.endpoints(Instant::now());
-        let survey = survey(&self.settings, &**client, &endpoints, &self.told).await?;
-        self.remember(rows::changes(&**client).await?);
-        let hold = rows::hold(&**client).await?;
-        drop(client);
+        let survey = Arc::new(survey(&self.settings, &wishes, sites, &endpoints, &self.told).await);
+        self.remember(changes);
         let is_wanted = |key: &Key| survey.names.iter().any(|sight| sight.named.name == key.0);
         self.follows.retain(|key, _| is_wanted(key));
-        self.noticed.retain(|key, _| is_wanted(key));
+        self.noticed.retain(|key| is_wanted(key));
         self.failures.retain(|key, _| is_wanted(key));
-        self.last = Some(survey);
-        self.see(Instant::now());
-        let Some(survey) = self.last.take() else { return Ok(()) };
+        self.last = Some(Arc::clone(&survey));
         let mut findings: Vec<debug::Finding> =
             survey.faults.iter().map(|(name, fault)| fault_of(name, fault)).collect();
         if let Some((who, why)) = &hold {
@@ -198,7 +198,6 @@ impl Ddns {
         for sight in &survey.names {
             self.judge(sight, &survey, hold.is_some(), &mut findings).await?;
         }
-        self.last = Some(survey);
         self.tell(findings);
         Ok(())
     }
@@ -227,10 +226,16 @@ impl Ddns {
             }
             let Some(Ok(servers)) = survey.servers.get(named.zone) else { continue };
             self.settle(&key).await?;
+            // The look may have taken long.
+            self.see(Instant::now());
             let decision = self.decide(&key);
-            self.noticed.insert(key.clone(), matches!(decision, Decision::Change(_)));
-            let is_acting = self.settings.mode == Mode::Act && !is_held;
-            let outcome = if is_acting && matches!(decision, Decision::Change(_)) {
+            let must_change = matches!(decision, Decision::Change(_));
+            if must_change {
+                self.noticed.insert(key.clone())
+            } else {
+                self.noticed.remove(&key)
+            };
+            let outcome = if must_change && self.settings.mode == Mode::Act && !is_held {
                 Some(self.act(named, *family, servers).await?)
             } else {
                 None

@@ -61,18 +61,15 @@ impl Ddns {
         }
         let client = self.pool.get().await?;
         let open = rows::changes(&**client).await?.into_iter().any(|change| change.id == id && !change.has_ended);
-        if open {
-            let (kind, why) =
-                if is_there { (CHANGED, "found at a later look") } else { (FAILED, "the name servers never said so") };
-            self.end(&**client, key, id, kind, why).await?;
+        if open && is_there {
+            self.end(&**client, key, id, CHANGED, "found at a later look").await?;
+            self.succeeded(key);
+        } else if open {
+            let why = "it was told, and the name servers never said so";
+            self.end(&**client, key, id, FAILED, why).await?;
+            self.failed(key, Failure::new(why, "see the zone at its provider, and that its servers follow"));
         }
         transaction.commit().await?;
-        if is_there {
-            self.succeeded(key);
-        } else {
-            let remedy = "see the zone at its provider, and that its servers follow";
-            self.failed(key, Failure::new("it was told, and the name servers never said so", remedy));
-        }
         Ok(())
     }
 
@@ -97,6 +94,7 @@ impl Ddns {
         }
         let answer = ask::ask(servers, &named.name, family).await.unwrap_or_default();
         self.follows.entry(key.clone()).or_default().answered(answer);
+        self.see(Instant::now());
         let Decision::Change(Change { old, new }) = self.decide(&key) else { return Ok(Outcome::Nothing) };
         let ttl = old.map_or(zone.ttl, |(_, ttl)| ttl);
         let apply = Apply { old: old.map(|(old, _)| old), new, ttl };

@@ -8,13 +8,11 @@ use std::{
 use charliehub_proto::report::Endpoint;
 use futures_util::{StreamExt as _, stream};
 use tokio::task::spawn_blocking;
-use tokio_postgres::GenericClient;
 
 use super::{
     Failure, ask,
     machine::{Answer, Family},
-    names::{Fault, Named, Site, only, settle},
-    rows,
+    names::{Fault, Named, Site, Wish, only, settle},
 };
 use crate::config::Ddns;
 
@@ -41,16 +39,16 @@ pub(super) struct Sight {
     pub trouble: Option<Failure>,
 }
 
-/// Looks at everything.
+/// Asks the name servers for all that is wished for.
 pub(super) async fn survey(
     settings: &Ddns,
-    client: &impl GenericClient,
+    wishes: &[Wish],
+    sites: Vec<Site>,
     endpoints: &[(String, Endpoint)],
     told: &Told,
-) -> Result<Survey, tokio_postgres::Error> {
-    let (wishes, sites) = (rows::wishes(client).await?, rows::sites(client).await?);
+) -> Survey {
     let sites: BTreeMap<String, Site> = sites.into_iter().map(|site| (site.name.clone(), site)).collect();
-    let (named, faults) = settle(&wishes, |site| sites.contains_key(site), &settings.zones);
+    let (named, faults) = settle(wishes, |site| sites.contains_key(site), &settings.zones);
     let mut servers = Vec::new();
     for (at, zone) in settings.zones.iter().enumerate() {
         let is_wanted = named.iter().any(|one| one.zone == at);
@@ -78,7 +76,7 @@ pub(super) async fn survey(
     };
     // A server that is silent is waited for by all at once, not by one after the other.
     let sights = stream::iter(named).map(sight).buffered(AT_ONCE).collect().await;
-    Ok(Survey { sites, faults, names: sights, servers })
+    Survey { sites, faults, names: sights, servers }
 }
 
 fn several(site: &str, family: Family) -> Failure {

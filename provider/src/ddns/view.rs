@@ -16,7 +16,8 @@ use crate::{author::Author, config::Config};
 /// Names with where their site is seen, what DNS says, and what would be done once that has lasted.
 pub async fn print(client: &Client, config: &Config) -> Result<Vec<Vec<String>>, tokio_postgres::Error> {
     let endpoints = rows::endpoints(client, config.agents.silent_after).await?;
-    let found = survey(&config.ddns, client, &endpoints, &sources(&config.ddns).await).await?;
+    let (wishes, sites) = (rows::wishes(client).await?, rows::sites(client).await?);
+    let found = survey(&config.ddns, &wishes, sites, &endpoints, &sources(&config.ddns).await).await;
     let mut lines: Vec<[String; 6]> = Vec::new();
     let none = || "-".to_owned();
     for (name, fault) in &found.faults {

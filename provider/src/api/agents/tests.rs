@@ -155,6 +155,9 @@ async fn a_report_that_is_not_one_is_refused_by_its_field_and_leaves_nothing() {
         (of(finding(&"x".repeat(2001), "ok")), "findings[0].target"),
         (of(json!({})), "findings[0]"),
         (with("findings", json!([finding("a", "ok"), finding("a", "ok")])), "findings[1]"),
+        (with("endpoints", json!([endpoint("uk", "1.2.3")])), "endpoints[0].address"),
+        (with("endpoints", json!([endpoint("", "1.2.3.4")])), "endpoints[0].site"),
+        (with("endpoints", json!([endpoint("uk", "1.2.3.4"), endpoint("uk", "1.2.3.5")])), "endpoints[1]"),
     ] {
         let (status, problem) = story.report(&body).await;
         assert_eq!((status, problem["field"].as_str()), (422, Some(field)), "{problem}");
@@ -163,6 +166,32 @@ async fn a_report_that_is_not_one_is_refused_by_its_field_and_leaves_nothing() {
     assert_eq!(story.report(&of(finding("a\u{0}b", "ok"))).await.0, 422);
     assert_eq!(story.report(&with("version", json!("x".repeat(16 << 20)))).await.0, 413);
     assert_eq!(story.admin("GET", "/api/agents", &Value::Null).await.1, json!([]));
+}
+
+fn endpoint(site: &str, address: &str) -> Value {
+    json!({"site": site, "interface": "wg-uk", "address": address})
+}
+
+#[tokio::test]
+async fn where_sites_are_seen_is_what_the_newest_report_says() {
+    let story = Story::new().await;
+    let with = |seq: u64, endpoints: Value| {
+        let mut body = report(seq, false, &[]);
+        body["endpoints"] = endpoints;
+        body
+    };
+    for (seq, endpoints, then) in [
+        (1, json!([endpoint("uk", "1.2.3.4"), endpoint("fr", "2a01::1")]), 2),
+        (3, json!([endpoint("uk", "5.6.7.8")]), 1),
+        (2, json!([endpoint("uk", "9.9.9.9")]), 1),
+        (4, json!([]), 0),
+    ] {
+        assert_eq!(story.report(&with(seq, endpoints)).await.0, 200);
+        let seen = story.hub().await["endpoints"].clone();
+        assert_eq!(seen.as_array().unwrap().len(), then, "{seen}");
+        assert!(!seen.to_string().contains("9.9.9.9"), "delivered late: {seen}");
+    }
+    assert_eq!(story.report(&report(5, true, &[])).await.0, 200, "an agent that does not tell");
 }
 
 #[tokio::test]
