@@ -1,7 +1,7 @@
 //! A stand-in for the part of OVH's API that keeps zones: it checks every signature as theirs does, by a clock that is not
 //! ours, keeps records apart from what is published, and publishes at a refresh, in a real BIND.
 //!
-//! It fails as it is told: with a status, with something that is no JSON, slowly, or by publishing nothing.
+//! It fails as it is told: with a status, with something that is no JSON, by silence, or by publishing nothing.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     process::{Command, Stdio},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use hyper::{Method, Request, Response, body::Incoming, server::conn::http1, serv
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time::sleep};
+use tokio::net::TcpListener;
 
 use crate::Home;
 
@@ -35,8 +34,8 @@ pub enum Mood {
     /// With this status, and a `Retry-After` where there is one.
     Refusing(u16, Option<u32>),
     Nonsense,
-    /// It does at once what it is asked, and answers later.
-    Slow(Duration),
+    /// It does at once what it is asked by this method, and does not answer.
+    Mute(Method),
     /// A refresh is taken, and nothing comes of it.
     Idle,
 }
@@ -133,12 +132,11 @@ async fn answer(
             (status, json!({ "class": "Server::Trouble", "message": "try again later" }).to_string())
         }
         Mood::Nonsense => (200, "<html>maintenance</html>".to_owned()),
-        Mood::Slow(pause) => {
-            let answer = handled(address, &state, &parts, &body);
-            sleep(pause).await;
-            answer
+        Mood::Mute(method) if method == parts.method && !parts.uri.path().ends_with("/auth/time") => {
+            handled(address, &state, &parts, &body);
+            std::future::pending().await
         }
-        Mood::Well | Mood::Idle => handled(address, &state, &parts, &body),
+        Mood::Well | Mood::Idle | Mood::Mute(_) => handled(address, &state, &parts, &body),
     };
     Ok(response.status(status).body(Full::new(Bytes::from(text))).expect("a response"))
 }

@@ -62,7 +62,7 @@ impl Dns {
 
 /// A provider that acts soon.
 fn soon(provider: Provider) -> Provider {
-    [("mode", "act"), ("stable", "400ms"), ("interval", "500ms"), ("look", "200ms")]
+    [("mode", "act"), ("stable", "250ms"), ("interval", "300ms"), ("look", "150ms")]
         .into_iter()
         .fold(provider, |provider, (key, value)| provider.set("ddns", key, &format!("\"{value}\"")))
 }
@@ -367,19 +367,15 @@ async fn killed_in_the_middle_of_a_change_the_next_start_ends_it() {
     site_uk(&world).await;
     let mut addresses = ["5.6.7.8", "9.9.9.9", "8.8.8.8"].into_iter().zip(1_u64..);
     // Before the record is changed; between that and the refresh; when it is published and nobody has looked.
-    for step in ["GET ", "PUT ", "POST "] {
+    for step in [Method::GET, Method::PUT, Method::POST] {
         let (address, seq) = addresses.next().unwrap();
-        ovh.is(Mood::Slow(secs(5)));
         ovh.asked();
+        ovh.is(Mood::Mute(step.clone()));
         seen_at(&world, seq, &[address]).await;
         let mut asked = Vec::new();
-        if step != "GET " {
-            // It would wait for each answer.
-            ovh.is(Mood::Slow(ms(300)));
-        }
         until(&format!("it is asked to {step}"), LONG, async || {
             asked.extend(ovh.asked());
-            if asked.iter().any(|one| one.starts_with(step)) { Ok(()) } else { Err(asked.clone()) }
+            if asked.iter().any(|one| one.starts_with(step.as_str())) { Ok(()) } else { Err(asked.clone()) }
         })
         .await;
         world.provider.kill();
@@ -407,7 +403,7 @@ async fn an_api_that_hangs_is_given_up() {
     let home = Home::new();
     let dns = Dns::start(&home, "uk 300 A 1.2.3.4\napp 60 A 5.6.7.8").await;
     let (ovh, table) = ovh(&home, &dns).await;
-    ovh.is(Mood::Slow(secs(60)));
+    ovh.is(Mood::Mute(Method::GET));
     let postgres = Postgres::start(&home).await;
     let world = World::over(home, postgres, |provider| soon(provider).table(&table)).await;
     site_uk(&world).await;
