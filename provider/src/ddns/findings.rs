@@ -78,6 +78,7 @@ pub(super) fn finding(target: &str, site: Option<&str>, status: Status, text: &s
         text: text.to_owned(),
         since: None,
         remedy: Some(remedy.to_owned()),
+        action: None,
     }
 }
 
