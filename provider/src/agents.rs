@@ -1,4 +1,4 @@
-//! What the agents told, and whether they still do.
+//! What the agents told, and whether they still do; beside it what the provider itself finds.
 //!
 //! Between `api`, which takes reports, and who looks: `/api/agents`, `/debug` and `/metrics`. [`store`] keeps a report in the
 //! database, once, and finds what changed; [`Agents`] has in memory what is there, so that it is known without a database too;

@@ -44,7 +44,7 @@ use tokio::{
 
 pub use self::view::{hold, print, release};
 use self::{
-    findings::{About, fault_of, finding, held},
+    findings::{About, fault_of, finding, held, whole},
     machine::{Answer, Decision, Family, Follow, Limits},
     rows::Begun,
     survey::{Sight, Survey, Told, addresses, survey},
@@ -212,16 +212,21 @@ impl Ddns {
     ) -> Result<(), postgres::Error> {
         let named = &sight.named;
         if let Some(trouble) = &sight.trouble {
-            findings.push(finding(&named.name, Some(&named.site), Status::Warning, &trouble.why, &trouble.remedy));
+            findings.push(finding(
+                &whole(&named.name),
+                Some(&named.site),
+                Status::Warning,
+                &trouble.why,
+                &trouble.remedy,
+            ));
         }
         for (family, address, answer) in &sight.families {
             let key = (named.name.clone(), *family);
             let follow = self.follows.entry(key.clone()).or_default();
             follow.answered(answer.as_ref().cloned().unwrap_or_default());
             let target = format!("{} {family}", named.name);
-            let site = Some(named.site.as_str());
             if let Err(failure) = answer {
-                findings.push(finding(&target, site, Status::Unknown, &failure.why, &failure.remedy));
+                findings.push(finding(&target, None, Status::Unknown, &failure.why, &failure.remedy));
                 continue;
             }
             let Some(Ok(servers)) = survey.servers.get(named.zone) else { continue };

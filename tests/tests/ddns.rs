@@ -152,7 +152,7 @@ async fn names_follow_a_site_and_nothing_else_is_touched() {
     }
     let row = Row::http("*.dyn.example.org", ([127, 0, 0, 1], 9).into()).with("dns_mode", "ddns").with("site", "uk");
     world.insert(&row).await;
-    until_found(&world.provider, "uk.example.org", "agent hub2 tells of no packets").await;
+    until_found(&world.provider, "uk.example.org ANY", "agent hub2 tells of no packets").await;
     seen_at(&world, 1, &["5.6.7.8", "9.9.9.9"]).await;
     dns.until("uk.example.org", "A", "300 5.6.7.8").await;
     dns.until("app.example.org", "A", "60 5.6.7.8").await;
@@ -169,8 +169,8 @@ async fn names_follow_a_site_and_nothing_else_is_touched() {
     }
     // What is not ours, not one, or not known is told and left alone.
     until_found(&world.provider, "two.example.org A", "several addresses").await;
-    until_found(&world.provider, "app.example.com", "in no zone of the settings").await;
-    until_found(&world.provider, "lost.example.org", "site moon, which there is not").await;
+    until_found(&world.provider, "app.example.com ANY", "in no zone of the settings").await;
+    until_found(&world.provider, "lost.example.org ANY", "site moon, which there is not").await;
     assert_eq!(dns.says("other.example.org", "A").await, "60 1.2.3.4");
 
     // IPv6 is a record of its own, made where there was none.
@@ -192,7 +192,7 @@ async fn names_follow_a_site_and_nothing_else_is_touched() {
     assert_eq!(dns.says("uk.example.org", "AAAA").await, "60 2a01:cb00::7");
     let metrics = world.provider.get("/metrics").await.text();
     assert!(
-        metrics.contains("agent_finding{agent=\"provider\",check=\"ddns\",target=\"app.example.com\"} 1"),
+        metrics.contains("agent_finding{agent=\"provider\",check=\"ddns\",target=\"app.example.com ANY\"} 1"),
         "{metrics}"
     );
     assert!(world.provider.count("ddns_changes_total").await >= 4, "{metrics}");
@@ -250,7 +250,7 @@ async fn a_key_that_is_refused_is_told_and_a_hold_stops_everything() {
     until_found(&world.provider, "uk.example.org A", "seen at 8.8.4.4: dry-run, nothing is done").await;
     until_found(&world.provider, "uk.example.org AAAA", "DNS says nothing, and site uk is seen at 2a01:cb00::7").await;
     fs::write(&source, "8.8.4.4 8.8.8.8").unwrap();
-    until_found(&world.provider, "uk.example.org", "several addresses for A").await;
+    until_found(&world.provider, "uk.example.org ANY", "several addresses for A").await;
     assert_eq!(dns.says("uk.example.org", "A").await, "60 9.9.9.9");
 }
 

@@ -71,3 +71,27 @@ fn of_many_findings_only_those_that_are_not_ok_are_series() {
     );
     assert_eq!(text.lines().filter(|line| line.contains("agent-silent") && line.ends_with(" 2")).count(), 2);
 }
+
+#[test]
+fn what_the_provider_finds_is_told_with_no_agent_at_all() {
+    let agents = Agents::new(Duration::from_mins(2));
+    let now = Instant::now();
+    assert_eq!(agents.metrics(now), "");
+    let own = debug::Finding {
+        agent: "provider".to_owned(),
+        check: "ddns".to_owned(),
+        target: "uk.test A".to_owned(),
+        site: None,
+        status: Status::Critical,
+        text: "it does not follow".to_owned(),
+        since: None,
+        remedy: None,
+        action: None,
+    };
+    agents.found(vec![own.clone()]);
+    assert_eq!(agents.troubles(now), [own]);
+    let line = "charliehub_provider_agent_finding{agent=\"provider\",check=\"ddns\",target=\"uk.test A\"} 2\n";
+    assert!(agents.metrics(now).ends_with(line), "{}", agents.metrics(now));
+    agents.found(Vec::new());
+    assert!(agents.troubles(now).is_empty());
+}

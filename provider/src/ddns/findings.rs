@@ -50,7 +50,7 @@ impl About<'_> {
                 (Status::Warning, "nothing is changed now".to_owned(), remedy)
             }
         };
-        Some(finding(self.target, Some(self.site), status, &format!("{differs}: {why}"), &remedy))
+        Some(finding(self.target, None, status, &format!("{differs}: {why}"), &remedy))
     }
 
     /// Of a change that is not made for so many seconds yet.
@@ -68,6 +68,7 @@ impl About<'_> {
     }
 }
 
+/// `site` where its tunnel explains it: what is wrong in DNS alone explains nothing that fails at the site.
 pub(super) fn finding(target: &str, site: Option<&str>, status: Status, text: &str, remedy: &str) -> debug::Finding {
     debug::Finding {
         agent: US.to_owned(),
@@ -88,6 +89,11 @@ pub(super) fn held(who: &str, why: &str) -> debug::Finding {
     finding("hold", None, Status::Warning, &text, "charliehub-provider ddns release")
 }
 
+/// A name with all of its types. Not the bare name: what is said of DNS does not explain what a row of that name does.
+pub(super) fn whole(name: &str) -> String {
+    format!("{name} ANY")
+}
+
 pub(super) fn fault_of(name: &str, fault: &Fault) -> debug::Finding {
     let (text, remedy) = match fault {
         Fault::NotOurs => (
@@ -102,7 +108,7 @@ pub(super) fn fault_of(name: &str, fault: &Fault) -> debug::Finding {
             ("its rows name different sites to follow, so it follows none".to_owned(), "name one site in all of them")
         }
     };
-    finding(name, None, Status::Warning, &text, remedy)
+    finding(&whole(name), None, Status::Warning, &text, remedy)
 }
 
 pub(super) fn refused(refusal: &Refusal) -> (String, &'static str) {
