@@ -242,3 +242,72 @@ async fn killed_at_each_step_the_next_start_ends_in_a_way_that_works() {
     }
     sites.until_answered(&pings, ms(500)).await;
 }
+
+/// What makes both sites reachable by IPv6 too: within the tunnels, and from one to the other.
+async fn give_ipv6(lab: &Lab) {
+    let of = |name: &str| lab.sites().iter().find(|site| site.name == name).unwrap();
+    let (uk, fr) = (of("uk"), of("fr"));
+    lab.on_hub(&format!(
+        "ip -6 address add fd00:35::1/64 dev wg-fr nodad; ip -6 address add fd00:44::1/64 dev wg-uk nodad; \
+         ip -6 route add fd35::/48 dev wg-fr metric 100; \
+         wg set wg-fr peer {} allowed-ips 10.35.0.0/16,10.254.35.2/32,fd35::/48; \
+         wg set wg-uk peer {} allowed-ips 10.44.0.0/16,10.254.44.2/32,fd00:44::2/128",
+        fr.key, uk.key
+    ))
+    .await;
+    lab.at_site(
+        "fr",
+        &format!(
+            "ip -6 address add fd00:35::2/64 dev wg-hub nodad; ip -6 address add fd31::2/64 dev lan0 nodad; \
+             ip -6 route add local fd35::/48 dev lo; ip -6 route add fd00:44::/64 via fd31::1; \
+             wg set wg-hub peer {} allowed-ips 10.254.35.1/32,fd00:35::1/128",
+            fr.hub_key
+        ),
+    )
+    .await;
+    lab.at_site(
+        "uk",
+        &format!(
+            "sysctl -qw net.ipv6.conf.all.forwarding=1; ip -6 address add fd00:44::2/64 dev wg-hub nodad; \
+             ip -6 address add fd31::1/64 dev lan0 nodad; ip -6 route add fd35::/48 via fd31::2; \
+             wg set wg-hub peer {} allowed-ips 10.254.44.1/32,fd00:44::1/128",
+            uk.hub_key
+        ),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_of_both_families_move_together() {
+    let sites = Sites::up().await;
+    give_ipv6(&sites.lab).await;
+    let host = "{ address = \"10.35.0.10\" }";
+    let settings = sites
+        .settings(FAST)
+        .replace("networks = [\"10.35.0.0/16\"]", "networks = [\"10.35.0.0/16\", \"fd35::/48\"]")
+        .replace(host, &format!("{host}, {{ address = \"fd35::10\" }}"))
+        .replace("\"10.254.35.2/32\"]", "\"10.254.35.2/32\", \"fd35::/48\"]")
+        .replace("\"10.254.44.2/32\"]", "\"10.254.44.2/32\", \"fd00:44::2/128\"]");
+    let before = sites.host().await;
+    let agent = Agent::new(&sites.home, &settings).inside(&sites.lab.hub()).started().await;
+    told(&agent, Status::Ok, "10.35.0.0/16, fd35::/48 goes by wg-fr", secs(10)).await;
+    // Each from the address that the hub has for its way then: one that goes on keeps what it began with.
+    let is_reached = async || {
+        sites.until_answered(&Pings::start(&sites.home, &sites.lab.hub(), "fd35::10"), secs(10)).await;
+    };
+    is_reached().await;
+    // One of them alone proves nothing of the other.
+    sites.lab.at_site("uk", "ip -6 route del fd35::/48").await;
+    sites.lab.on_hub("iptables -I INPUT -p udp --dport 51821 -j DROP").await;
+    told(&agent, Status::Critical, "the last move failed: no host of the site answers by wg-uk", secs(30)).await;
+    sites.lab.at_site("uk", "ip -6 route add fd35::/48 via fd31::2").await;
+    told(&agent, Status::Warning, "10.35.0.0/16, fd35::/48 goes by wg-uk", secs(30)).await;
+    is_reached().await;
+    let ours = sites.lab.asked_on_hub("ip -6 route show proto 235").await;
+    assert!(ours.starts_with("fd35::/48 dev wg-uk") && ours.contains("metric 50"), "{ours}");
+    sites.lab.on_hub("iptables -D INPUT -p udp --dport 51821 -j DROP").await;
+    told(&agent, Status::Ok, "10.35.0.0/16, fd35::/48 goes by wg-fr", secs(30)).await;
+    is_reached().await;
+    assert_eq!(sites.lab.asked_on_hub("ip -6 route show proto 235").await, "", "nothing of it is left");
+    assert_eq!(sites.host().await, before);
+}

@@ -8,7 +8,7 @@
 //! Killed between two steps, a start finds what was remembered and goes home. What is allowed is added, so that no allowed IP
 //! of the peer is ever missing in between.
 
-use std::{collections::BTreeSet, fmt::Display, path::Path, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, net::IpAddr, path::Path, time::Duration};
 
 use ipnet::IpNet;
 use tokio::time::timeout;
@@ -140,10 +140,19 @@ impl Hands<'_> {
         set.map_err(|error| failed("set the allowed IPs", &error))
     }
 
-    /// Three of five probes of the site's hosts are answered by this tunnel.
+    /// Each network that has hosts is reached by this tunnel.
     async fn prove(&self, end: &End) -> Result<(), String> {
+        for network in &self.pair.networks {
+            let hosts = self.pair.hosts.iter().filter(|host| network.contains(*host));
+            self.prove_by(end, hosts).await?;
+        }
+        Ok(())
+    }
+
+    /// Three of five probes of these hosts are answered by this tunnel; where there are none, nothing is to be proven.
+    async fn prove_by(&self, end: &End, hosts: impl Iterator<Item = &IpAddr> + Clone) -> Result<(), String> {
         let (mut answered, mut lost) = (0, 0);
-        for host in self.pair.hosts.iter().cycle().take(PROBES) {
+        for host in hosts.cycle().take(PROBES) {
             let probe = Probe { address: *host, interface: Some(end.interface.clone()), port: None, size: None };
             match probe::send(&probe, self.patience).await {
                 Outcome::Answered(_) => answered += 1,
@@ -155,6 +164,9 @@ impl Hands<'_> {
             if lost > PROBES - ENOUGH {
                 break;
             }
+        }
+        if answered + lost == 0 {
+            return Ok(());
         }
         Err(format!("no host of the site answers by {} ({answered} of {} probes)", end.interface, answered + lost))
     }
