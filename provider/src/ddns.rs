@@ -20,7 +20,6 @@ mod findings;
 mod machine;
 mod names;
 mod ovh;
-mod public;
 mod rfc2136;
 mod rows;
 mod survey;

@@ -30,7 +30,7 @@ const OURS: &str = "@ NS ns1\n@ NS ns2\nns1 A 127.0.0.11\nns2 A 127.0.0.12\n\
     right A 203.0.113.1\nright AAAA 2001:db8::1\nonly4 A 203.0.113.1\n*.wild A 203.0.113.1\n\
     wrong A 192.0.2.9\nstray A 203.0.113.1\nstray AAAA 2001:db8::9\nempty TXT here\n\
     alias CNAME edge.cdn.test.\nbroken CNAME gone.cdn.test.\n\
-    home A 198.51.100.7\ninside A 10.0.0.7\n\
+    home A 9.9.9.9\ninside A 10.0.0.7\n\
     refused A 203.0.113.1\nrefused CAA 0 issue \"other.example\"\n\
     a.bound A 203.0.113.1\nbound CAA 0 issue \"other.example; policy=x\"\n\
     nowild CAA 0 issue \"letsencrypt.org\"\nnowild CAA 0 issuewild \";\"\n*.nowild A 203.0.113.1\na.nowild A 203.0.113.1\n\

@@ -5,11 +5,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     time::Duration,
 };
 
-use charliehub_dns::{Error, Lookup, Saying, Server, Step, shown, wire::rr::Name};
+use charliehub_dns::{Error, Lookup, Saying, Server, Step, is_public, shown, wire::rr::Name};
 use charliehub_proto::{domain::DnsMode, finding::Status};
 
 use super::{
@@ -248,27 +248,6 @@ fn listed(lines: &BTreeSet<String>) -> String {
         text if text.is_empty() => "they cannot be asked from here".to_owned(),
         text => text,
     }
-}
-
-/// Whether the internet has a way to it. Addresses of documents count, so that examples are.
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => is_public_v4(ip),
-        IpAddr::V6(ip) => is_public_v6(ip),
-    }
-}
-
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [first, second, third, _] = ip.octets();
-    let is_shared = first == 100 && (64..128).contains(&second);
-    let is_benchmark = first == 198 && (second == 18 || second == 19);
-    let is_special = first == 0 || first >= 224 || (first, second, third) == (192, 0, 0);
-    !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared || is_benchmark || is_special)
-}
-
-/// Global unicast is 2000::/3.
-const fn is_public_v6(ip: Ipv6Addr) -> bool {
-    ip.segments()[0] & 0xe000 == 0x2000
 }
 
 /// Whether the records that were found let one of `issuers` issue.

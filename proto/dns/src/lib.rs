@@ -5,6 +5,7 @@
 //! what a resolver has kept. Messages are written and read by `hickory-proto`, which is [`wire`] here.
 
 mod ask;
+mod public;
 mod resolvers;
 mod round;
 #[cfg(feature = "tsig")]
@@ -16,6 +17,7 @@ use std::{net::SocketAddr, time::Duration};
 
 pub use self::{
     ask::Asker,
+    public::is_public,
     resolvers::{RESOLV_CONF, of_resolv_conf, server},
     round::{Lookup, Records, Round, Said, Saying, Server, Step, Zone},
 };

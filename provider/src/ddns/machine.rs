@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::public::is_public;
+use charliehub_dns::is_public;
 
 /// After failures the pause grows up to this, or to `interval` where that is longer.
 const LONGEST_PAUSE: Duration = Duration::from_mins(30);

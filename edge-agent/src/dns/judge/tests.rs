@@ -191,8 +191,10 @@ fn that_we_cannot_reach_a_family_is_nobodys_fault() {
 #[test]
 fn what_follows_a_site_must_be_public_and_no_more() {
     for (ip, status) in [
-        ("198.51.100.7", Fine),
-        ("2001:db8::7", Fine),
+        ("9.9.9.9", Fine),
+        ("2a01:cb00::7", Fine),
+        ("198.51.100.7", Critical),
+        ("2001:db8::7", Critical),
         ("10.1.2.3", Critical),
         ("172.20.0.1", Critical),
         ("192.168.1.1", Critical),

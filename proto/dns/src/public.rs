@@ -35,7 +35,7 @@ static SPECIAL: LazyLock<Vec<IpNet>> =
     LazyLock::new(|| SPECIAL_V4.iter().chain(&SPECIAL_V6).filter_map(|network| network.parse().ok()).collect());
 
 /// Whether the internet can reach an address. An IPv4 address within IPv6 is none.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub fn is_public(address: IpAddr) -> bool {
     let is_given_out = address.is_ipv4() || GIVEN_OUT.is_some_and(|network| network.contains(&address));
     is_given_out && !SPECIAL.iter().any(|network| network.contains(&address))
 }
