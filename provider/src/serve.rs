@@ -61,6 +61,8 @@ const IDLE: Duration = Duration::from_mins(1);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long answers may take after we were told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The first request of a connection comes within that.
+const FIRST: Duration = Duration::from_millis(500);
 /// After `accept` failed for want of a resource.
 const BREATH: Duration = Duration::from_millis(50);
 
@@ -227,8 +229,15 @@ impl Server {
             ended = serving.as_mut() => ended,
             () = connection.idles() => return tracing::debug!(%peer, "closed an idle connection"),
             () = self.stop.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
+                // Who was let in and has not asked yet would be hung up on, with the request on its way.
+                let is_new = connection.came.load(Ordering::Relaxed) == 0;
+                match timeout(if is_new { FIRST } else { Duration::ZERO }, serving.as_mut()).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        serving.as_mut().graceful_shutdown();
+                        serving.await
+                    }
+                }
             }
         };
         if let Err(error) = ended {
