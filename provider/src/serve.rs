@@ -231,12 +231,11 @@ impl Server {
             () = self.stop.cancelled() => {
                 // Who was let in and has not asked yet would be hung up on, with the request on its way.
                 let is_new = connection.came.load(Ordering::Relaxed) == 0;
-                match timeout(if is_new { FIRST } else { Duration::ZERO }, serving.as_mut()).await {
-                    Ok(ended) => ended,
-                    Err(_) => {
-                        serving.as_mut().graceful_shutdown();
-                        serving.await
-                    }
+                if let Ok(ended) = timeout(if is_new { FIRST } else { Duration::ZERO }, serving.as_mut()).await {
+                    ended
+                } else {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
                 }
             }
         };

@@ -279,6 +279,25 @@ async fn a_graceful_stop_answers_the_held_polls() {
 }
 
 #[tokio::test]
+async fn who_was_let_in_before_the_stop_is_answered_though_it_asks_after() {
+    let mut world = configured().await;
+    let mut connection = world.provider.connection().await;
+    // Asked on another one, so that ours was let in before.
+    assert_eq!(world.provider.get("/healthz").await.status, 200);
+    world.provider.signal(Signal::TERM);
+    let address = world.provider.address();
+    until("nobody is let in any more", secs(2), async || {
+        if tokio::net::TcpStream::connect(address).await.is_err() { Ok(()) } else { Err("somebody is") }
+    })
+    .await;
+    let answer = connection.send(hyper::Method::GET, "/healthz", &[], "").await.unwrap();
+    assert_eq!(answer.status, 200);
+    drop(connection);
+    let status = world.provider.ended(secs(5)).await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
 async fn five_hundred_held_polls_are_answered_by_one_commit() {
     let world = configured().await;
     let mut pollers = Vec::new();
