@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use charliehub_proto::{
     expected::Expected,
     finding::Status,
@@ -32,7 +31,7 @@ use self::decide::{Decision, Seen, decide};
 use super::{
     Board, crash_at,
     deed::Deed,
-    right::{Alone, Obstacle, may_set_networks, no_site},
+    right::{self, Alone, Obstacle, may_set_networks},
     run_dir::RunDir,
 };
 use crate::{
@@ -207,9 +206,7 @@ async fn resolve(endpoint: &str) -> io::Result<Vec<SocketAddr>> {
 fn wanted(settings: &[config::ReResolve], expected: &Expected) -> (BTreeMap<Target, Wanted>, Vec<Sample>) {
     let (mut wanted, mut samples) = (BTreeMap::new(), Vec::new());
     for one in settings.iter().filter(|one| one.mode != Mode::Off) {
-        let mut rows = expected.sites.iter().filter(|site| site.agent == expected.agent);
-        let found = rows.find(|site| site.name == one.site).ok_or_else(|| no_site(&one.site, "re_resolve"));
-        match found.and_then(|site| called(one, site)) {
+        match right::site(expected, &one.site, "re_resolve").and_then(|site| called(one, site)) {
             Ok(peers) if peers.is_empty() => {
                 let text = format!("site {} is called by no name, so it has no new address to be called at", one.site);
                 samples.push(Sample::ok(RE_RESOLVE, &*one.site, text).site(&*one.site));
@@ -231,7 +228,7 @@ fn called(settings: &config::ReResolve, site: &Site) -> Result<Vec<(Target, Want
     named
         .iter()
         .map(|(tunnel, endpoint)| {
-            let key = BASE64_STANDARD.decode(&tunnel.public_key).ok().and_then(|key| key.try_into().ok()).map(Key);
+            let key = Key::read(&tunnel.public_key);
             let key = key.ok_or_else(|| {
                 Obstacle::unknown(
                     format!("the public key of site {} on {} is none", site.name, tunnel.interface),

@@ -23,7 +23,7 @@ use self::machine::{Action, MOST, Machine, Seen};
 use super::{
     Board, crash_at,
     deed::Deed,
-    right::{Alone, Obstacle, no_site},
+    right::{self, Alone, Obstacle},
     run_dir::{Hold, RunDir},
 };
 use crate::{
@@ -89,14 +89,9 @@ impl Keeper {
         for (name, _) in self.kept.extract_if(.., |name, _| !wanted.contains_key(name)) {
             self.board.say(&who(&name), Vec::new());
         }
-        let links = netlink::links().await.map_err(|error| {
-            Unseen::new(format!("interfaces cannot be listed: {error}"), "let the agent have AF_NETLINK sockets")
-        });
         for (name, wanted) in wanted {
-            let link = links.as_ref().map(|links| links.get(&name).cloned()).map_err(Unseen::clone);
-            let kind = link.as_ref().ok().and_then(Option::as_ref).map(|link| link.kind.as_str());
-            let device = read::device(&self.config.wireguard.sockets, &name, kind, false).await;
-            let sample = self.keep(&name, &wanted, is_there(&name, &link, &device), now).await;
+            let there = look(&self.config, &name).await;
+            let sample = self.keep(&name, &wanted, there, now).await;
             self.board.say(&who(&name), vec![sample.site(wanted.site)]);
         }
     }
@@ -187,11 +182,7 @@ async fn start(
     crash_at("restart-done");
     let began = Instant::now();
     loop {
-        let links = netlink::links().await.map_err(|error| format!("interfaces cannot be listed: {error}"))?;
-        let link = links.get(name).cloned();
-        let kind = link.as_ref().map(|link| link.kind.as_str());
-        let device = read::device(&config.wireguard.sockets, name, kind, false).await;
-        match is_there(name, &Ok(link), &device) {
+        match look(config, name).await {
             Ok(()) => return Ok(format!("{name} is there again")),
             Err(lack) if began.elapsed() > PATIENCE => return Err(format!("{unit} was restarted, and {}", lack.why())),
             Err(_) => sleep(Duration::from_millis(100)).await,
@@ -204,10 +195,12 @@ async fn start(
 fn wanted(settings: &[config::Restart], expected: &Expected) -> (BTreeMap<String, Wanted>, Vec<Sample>) {
     let (mut wanted, mut samples) = (BTreeMap::new(), Vec::new());
     for one in settings.iter().filter(|one| one.mode != Mode::Off) {
-        let mut rows = expected.sites.iter().filter(|site| site.agent == expected.agent);
-        let Some(site) = rows.find(|site| site.name == one.site) else {
-            samples.push(no_site(&one.site, RESTART).sample(RESTART, &*one.site).site(&*one.site));
-            continue;
+        let site = match right::site(expected, &one.site, RESTART) {
+            Ok(site) => site,
+            Err(obstacle) => {
+                samples.push(obstacle.sample(RESTART, &*one.site).site(&*one.site));
+                continue;
+            }
         };
         for tunnel in &site.tunnels {
             let new = Wanted { site: site.name.clone(), mode: one.mode, after: one.after };
@@ -235,6 +228,16 @@ impl Lack {
             Self::Unclear(obstacle) => &obstacle.text,
         }
     }
+}
+
+async fn look(config: &Config, name: &str) -> Result<(), Lack> {
+    let links = netlink::links().await.map_err(|error| {
+        Unseen::new(format!("interfaces cannot be listed: {error}"), "let the agent have AF_NETLINK sockets")
+    });
+    let link = links.map(|mut links| links.remove(name));
+    let kind = link.as_ref().ok().and_then(Option::as_ref).map(|link| link.kind.as_str());
+    let device = read::device(&config.wireguard.sockets, name, kind, false).await;
+    is_there(name, &link, &device)
 }
 
 fn is_there(name: &str, link: &Result<Option<Link>, Unseen>, device: &Result<Device, NoDevice>) -> Result<(), Lack> {

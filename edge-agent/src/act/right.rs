@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use charliehub_proto::finding::Status;
+use charliehub_proto::{expected::Expected, finding::Status, site::Site};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::run_dir::RunDir;
@@ -30,14 +30,17 @@ impl Obstacle {
     }
 }
 
-/// That a setting names a site which has no row here.
-pub(super) fn no_site(name: &str, key: &str) -> Obstacle {
-    Obstacle::unknown(
-        format!("site {name} is not expected on this host"),
-        format!(
-            "`charliehub-provider sites list`, or [[sites]] in the agent's own file; [[act.{key}]] names it by `site`"
-        ),
-    )
+/// The row of a site whose tunnels end here, as `[[act.KEY]]` names it.
+pub(super) fn site<'e>(expected: &'e Expected, name: &str, key: &str) -> Result<&'e Site, Obstacle> {
+    let mut rows = expected.sites.iter().filter(|site| site.agent == expected.agent);
+    rows.find(|site| site.name == name).ok_or_else(|| {
+        Obstacle::unknown(
+            format!("site {name} is not expected on this host"),
+            format!(
+                "`charliehub-provider sites list`, or [[sites]] in the agent's own file; [[act.{key}]] names it by `site`"
+            ),
+        )
+    })
 }
 
 /// Routes and tunnels can be changed.

@@ -95,6 +95,13 @@ impl Unseen {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key(pub [u8; 32]);
 
+impl Key {
+    /// As `wg show` writes it.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        BASE64_STANDARD.decode(text).ok()?.try_into().ok().map(Self)
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&BASE64_STANDARD.encode(self.0))

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use charliehub_proto::{expected::Expected, site::Tunnel};
 use ipnet::IpNet;
 
-use super::super::right::{Obstacle, no_site};
+use super::super::right::{self, Obstacle};
 use crate::wireguard::facts::Key;
 
 /// The two ways to a site.
@@ -33,8 +32,7 @@ pub(super) struct End {
 impl Pair {
     /// What is expected of the tunnels of rank 1 and 2, or why there is nothing to fall back to.
     pub(super) fn of(expected: &Expected, name: &str) -> Result<Self, Obstacle> {
-        let rows = expected.sites.iter().filter(|site| site.agent == expected.agent);
-        let site = rows.into_iter().find(|site| site.name == name).ok_or_else(|| no_site(name, "failover"))?;
+        let site = right::site(expected, name, "failover")?;
         let mut tunnels: Vec<&Tunnel> = site.tunnels.iter().collect();
         tunnels.sort_by_key(|tunnel| tunnel.rank);
         let &[primary, fallback, ..] = tunnels.as_slice() else {
@@ -84,7 +82,7 @@ impl Pair {
 impl End {
     fn of(tunnel: &Tunnel, site: &str) -> Result<Self, Obstacle> {
         let interface = tunnel.interface.clone();
-        let key = BASE64_STANDARD.decode(&tunnel.public_key).ok().and_then(|key| key.try_into().ok()).map(Key);
+        let key = Key::read(&tunnel.public_key);
         let (Some(address), Some(key)) = (tunnel.peer_address, key) else {
             return Err(Obstacle::unknown(
                 format!("the row of site {site} says too little of {interface}"),
