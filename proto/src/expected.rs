@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{domain::DnsMode, policy::Policy, site::Site};
+use crate::{domain::DnsMode, peer::Peer, policy::Policy, site::Site};
 
 /// The answer of `GET /api/agents/{name}/expected`, and what the agent keeps on disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Expected {
     /// Each name that must be served with a valid certificate, as clients ask for it (`*.` where the certificate must be a
     /// wildcard's), and how.
     pub names: BTreeMap<String, Served>,
+    /// The clients of the VPN that this host lets in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
 }
 
 /// How a name is served.
@@ -56,6 +59,9 @@ pub struct ExpectedDelta {
     /// The policy, where it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// All clients of the VPN, where one changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Vec<Peer>>,
     /// Names that are new, or served otherwise than before.
     pub names: BTreeMap<String, Served>,
     /// Names that are no more.
@@ -73,6 +79,7 @@ impl Expected {
         self.digest = delta.digest;
         self.sites = delta.sites.unwrap_or(self.sites);
         self.policy = delta.policy.unwrap_or(self.policy);
+        self.peers = delta.peers.unwrap_or(self.peers);
         self.names.extend(delta.names);
         for name in &delta.gone {
             self.names.remove(name);
@@ -89,6 +96,7 @@ impl Expected {
             digest: self.digest.clone(),
             sites: (self.sites != earlier.sites).then(|| self.sites.clone()),
             policy: (self.policy != earlier.policy).then(|| self.policy.clone()),
+            peers: (self.peers != earlier.peers).then(|| self.peers.clone()),
             names: names.map(|(name, served)| (name.clone(), served.clone())).collect(),
             gone: earlier.names.keys().filter(|name| !self.names.contains_key(*name)).cloned().collect(),
         }
@@ -110,6 +118,7 @@ impl ExpectedDelta {
             digest: next.digest,
             sites: next.sites.or(self.sites),
             policy: next.policy.or(self.policy),
+            peers: next.peers.or(self.peers),
             ..self
         }
     }

@@ -3,7 +3,7 @@
 //! [`domain`] is a row of the source of truth as its users write it; [`fragment`] a raw piece of Traefik configuration
 //! beside the rows; [`revision`] is a line of history; [`matching`] is who answers a request, [`route`] what the rows compile to; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
 //!
-//! Between provider and agent: [`site`] and [`policy`] are what should be, [`expected`] is that for one agent; [`finding`]
+//! Between provider and agent: [`site`], [`peer`] and [`policy`] are what should be, [`expected`] is that for one agent; [`finding`]
 //! is what a check says of a target, [`report`] how findings travel, [`agent`] what the provider makes of them.
 
 pub mod agent;
@@ -18,6 +18,7 @@ pub mod finding;
 pub mod fragment;
 pub mod instance;
 pub mod matching;
+pub mod peer;
 pub mod policy;
 pub mod problem;
 pub mod report;

@@ -1,6 +1,9 @@
 //! What a host must have: firewall rules, files and their modes, units, containers, gateways, room and backups; and when
 //! a certificate is late. A part that is not given is not checked.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -35,6 +38,38 @@ pub struct Policy {
     /// Things that must have happened lately: backups, rotations of secrets.
     pub recent: Vec<Recent>,
     pub certificates: Certificates,
+    /// Interfaces that clients of the VPN are peers of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vpn: Vec<Vpn>,
+}
+
+/// An interface that clients are peers of: the hub's end of it, and what a client's configuration says of that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Vpn {
+    /// `wg-clients`. Each peer of it is a row: an agent that acts removes any other.
+    pub interface: String,
+    /// The hub's public key.
+    pub public_key: String,
+    /// Host and port that clients call: `vpn.example.org:51820`. The hub listens on this port, unless `listen_port` says another.
+    pub endpoint: String,
+    /// The hub's own addresses, each with the network that clients get theirs from: `10.99.0.1/24`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub addresses: Vec<IpNet>,
+    /// What clients send through the VPN. None given: the networks of all sites, and the VPN's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub routes: Vec<IpNet>,
+    /// Who resolves names for clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub dns: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_port: Option<u16>,
+    /// Of the interface and of clients. None: not checked, and WireGuard's own choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }
 
 /// What the firewall must have, and that it has it after a reboot too.

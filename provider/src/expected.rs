@@ -303,6 +303,7 @@ impl Parts {
             sites: self.sites,
             policy: self.policy,
             names: Arc::unwrap_or_clone(self.names).all,
+            peers: Vec::new(),
         }
     }
 }

@@ -42,7 +42,7 @@ use crate::{
     wireguard::{
         facts::{Key, NoDevice, Peer, Unseen},
         netlink, read,
-        write::{self, Change},
+        write::{self, Change, Order},
     },
 };
 
@@ -182,10 +182,8 @@ impl Caller {
     /// What was seen of it.
     async fn set(&self, target: &Target, before: &Peer, endpoint: SocketAddr) -> Result<String, String> {
         let (interface, key) = target;
-        let change = Change::Endpoint(endpoint);
-        write::peer(&self.config.wireguard.sockets, interface, *key, change)
-            .await
-            .map_err(|error| error.to_string())?;
+        let order = Order::Change(*key, vec![Change::Endpoint(endpoint)]);
+        write::device(&self.config.wireguard.sockets, interface, &[order]).await.map_err(|error| error.to_string())?;
         crash_at("re-resolved");
         let after = self.peer(target).await.map_err(|obstacle| obstacle.text)?;
         match after.endpoint {

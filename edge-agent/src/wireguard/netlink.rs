@@ -40,7 +40,7 @@ use netlink_sys::{
 
 use super::{
     facts::{Device, Key, Link, Peer},
-    write::Change,
+    write::{Change, Order},
 };
 
 /// The kernel fills at most so much of a buffer with one part of a dump.
@@ -91,22 +91,39 @@ pub(super) async fn device(interface: &str) -> io::Result<Device> {
     Ok(join(parts.into_iter().map(|part: GenlMessage<WireguardMessage>| part.payload.attributes)))
 }
 
-/// Changes a peer that is there. Needs CAP_NET_ADMIN.
-pub(super) async fn set(interface: &str, peer: Key, change: Change<'_>) -> io::Result<()> {
+/// Changes the tunnel. Needs CAP_NET_ADMIN.
+pub(super) async fn set(interface: &str, orders: &[Order<'_>]) -> io::Result<()> {
     let mut socket = Socket::open(NETLINK_GENERIC)?;
-    let mut flags = WireguardPeerFlags::UpdateOnly;
-    let change = match change {
-        Change::AllowedIps { networks, is_replacing } => {
-            flags.set(WireguardPeerFlags::ReplaceAllowedIps, is_replacing);
-            WireguardPeerAttribute::AllowedIps(networks.iter().map(told).collect())
+    let mut attributes = vec![WireguardAttribute::IfName(interface.to_owned())];
+    let mut peers = Vec::new();
+    for order in orders {
+        match order {
+            Order::OwnKey(private) => attributes.push(WireguardAttribute::PrivateKey(private.0)),
+            Order::Remove(peer) => peers.push(ordered(*peer, WireguardPeerFlags::RemoveMe, &[])),
+            Order::Change(peer, changes) => peers.push(ordered(*peer, WireguardPeerFlags::UpdateOnly, changes)),
+            Order::Make(peer, changes) => peers.push(ordered(*peer, WireguardPeerFlags::empty(), changes)),
         }
-        Change::Endpoint(endpoint) => WireguardPeerAttribute::Endpoint(endpoint),
-    };
-    let peer =
-        WireguardPeer(vec![WireguardPeerAttribute::PublicKey(peer.0), WireguardPeerAttribute::Flags(flags), change]);
-    let attributes = vec![WireguardAttribute::IfName(interface.to_owned()), WireguardAttribute::Peers(vec![peer])];
+    }
+    attributes.push(WireguardAttribute::Peers(peers));
     let order = question(&mut socket, WireguardCmd::SetDevice, attributes).await?;
     socket.ask(order, NLM_F_ACK).await.map(drop)
+}
+
+fn ordered(peer: Key, mut flags: WireguardPeerFlags, changes: &[Change<'_>]) -> WireguardPeer {
+    let mut attributes = vec![WireguardPeerAttribute::PublicKey(peer.0)];
+    for change in changes {
+        attributes.push(match *change {
+            Change::AllowedIps { networks, is_replacing } => {
+                flags.set(WireguardPeerFlags::ReplaceAllowedIps, is_replacing);
+                WireguardPeerAttribute::AllowedIps(networks.iter().map(told).collect())
+            }
+            Change::Endpoint(endpoint) => WireguardPeerAttribute::Endpoint(endpoint),
+            Change::Keepalive(seconds) => WireguardPeerAttribute::PersistentKeepalive(seconds),
+            Change::PresharedKey(key) => WireguardPeerAttribute::PresharedKey(key.0),
+        });
+    }
+    attributes.push(WireguardPeerAttribute::Flags(flags));
+    WireguardPeer(attributes)
 }
 
 fn told(network: &IpNet) -> WireguardAllowedIp {

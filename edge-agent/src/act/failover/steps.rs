@@ -27,7 +27,7 @@ use crate::{
         probe::{self, Outcome, Probe},
         read,
         routes::{self, Route},
-        write::{self, Change},
+        write::{self, Change, Order},
     },
 };
 
@@ -136,7 +136,7 @@ impl Hands<'_> {
     async fn allow(&self, allowed: &BTreeSet<IpNet>, is_replacing: bool) -> Result<(), String> {
         let End { interface, key, .. } = &self.pair.fallback;
         let change = Change::AllowedIps { networks: allowed, is_replacing };
-        let set = write::peer(self.sockets, interface, *key, change).await;
+        let set = write::device(self.sockets, interface, &[Order::Change(*key, vec![change])]).await;
         set.map_err(|error| failed("set the allowed IPs", &error))
     }
 
