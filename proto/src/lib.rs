@@ -4,7 +4,7 @@
 //! beside the rows; [`revision`] is a line of history; [`matching`] is who answers a request, [`route`] what the rows compile to; [`problem`] is how every refusal looks on the wire; [`traefik`] is what Traefik understands.
 //!
 //! Between provider and agent: [`site`], [`peer`] and [`policy`] are what should be, [`expected`] is that for one agent; [`finding`]
-//! is what a check says of a target, [`report`] how findings travel, [`agent`] what the provider makes of them.
+//! is what a check says of a target, [`report`] how findings travel, [`agent`] what the provider makes of them; [`rotation`] is a key that changes at both ends.
 
 pub mod agent;
 pub mod change;
@@ -23,6 +23,7 @@ pub mod policy;
 pub mod problem;
 pub mod report;
 pub mod revision;
+pub mod rotation;
 pub mod route;
 pub mod site;
 pub mod traefik;
