@@ -1,6 +1,8 @@
 //! The rotation of a tunnel's key, as both ends tell each other through the provider: one offers a new public key and decides,
 //! the other follows. Private keys never leave their host.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -48,11 +50,39 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Self; 6] =
+        [Self::Offered, Self::Ready, Self::Switching, Self::Going, Self::Committed, Self::Undone];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Offered => "offered",
+            Self::Ready => "ready",
+            Self::Switching => "switching",
+            Self::Going => "going",
+            Self::Committed => "committed",
+            Self::Undone => "undone",
+        }
+    }
+
     /// Nothing comes after it.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Committed | Self::Undone)
     }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The answer of `GET /api/agents/{name}/rotations`: those that go on and that an agent follows, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Followed {
+    pub rotations: Vec<Rotation>,
 }
 
 /// The body of `PUT /api/agents/{name}/rotations/{id}`: what one of both says.

@@ -73,6 +73,7 @@ use crate::{
     postgres::Pool,
     publish::Overview,
     rehearse::Rehearsal,
+    rotations::Rotations,
     snapshot::Current,
     status::Status,
     store::reread::Asker,
@@ -104,6 +105,8 @@ pub struct Api {
     pub agents: Arc<Agents>,
     /// What the agents expect.
     pub expectations: Arc<Expectations>,
+    /// Who waits for a step of a rotation hears of it there.
+    pub rotations: Arc<Rotations>,
     pub status: Arc<Status>,
     /// What the newest rows come to.
     pub overview: Arc<ArcSwap<Overview>>,
@@ -156,6 +159,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(agents::policy, agents::put_policy))
         .routes(routes!(agents::expected))
         .routes(routes!(agents::report))
+        .routes(routes!(agents::rotations))
+        .routes(routes!(agents::followed_rotations))
+        .routes(routes!(agents::rotation, agents::tell_rotation))
         .routes(routes!(deploy_all::get, deploy_all::post))
         .routes(routes!(matching::show))
         .routes(routes!(routes::list))
@@ -320,8 +326,9 @@ fn need(method: &Method, route: &str) -> Need {
     match route {
         // As in `/traefik`, there are secrets in it.
         "/api/revisions/{n}/config" => Need::Traefik,
-        "/api/agents/{name}/expected" => Need::Expected,
-        "/api/agents/{name}/report" => Need::Report,
+        "/api/agents/{name}/expected" | "/api/agents/{name}/rotations" => Need::Expected,
+        "/api/agents/{name}/rotations/{id}" if *method != Method::PUT => Need::Expected,
+        "/api/agents/{name}/report" | "/api/agents/{name}/rotations/{id}" => Need::Report,
         "/api/audit"
         | "/api/tokens"
         | "/api/tokens/{id}"

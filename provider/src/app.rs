@@ -58,6 +58,7 @@ use crate::{
     publish::{Holds, Parts, Policy, kept},
     record::Recorder,
     rehearse::Rehearsal,
+    rotations::Rotations,
     serve::Server,
     snapshot::{Current, disk, history::prune::Retention},
     status::{Readiness, Status},
@@ -98,6 +99,7 @@ pub async fn serve(config: Config, given: Given) -> anyhow::Result<()> {
     let events = Arc::new(Events::until(stop.clone()));
     let agents = Arc::new(Agents::new(config.agents.silent_after));
     let expectations = Arc::new(Expectations::default());
+    let rotations = Arc::new(Rotations::default());
     let overview = Arc::new(ArcSwap::default());
     let refusals = Arc::new(Refusals::default());
     let tls = config.serve.tls.as_ref().map(Tls::open).transpose()?.map(Arc::new);
@@ -156,6 +158,7 @@ pub async fn serve(config: Config, given: Given) -> anyhow::Result<()> {
         events: Arc::clone(&events),
         agents: Arc::clone(&agents),
         expectations: Arc::clone(&expectations),
+        rotations: Arc::clone(&rotations),
         status: Arc::clone(&status),
         overview: Arc::clone(&overview),
         shown: Arc::default(),
@@ -236,6 +239,7 @@ pub async fn serve(config: Config, given: Given) -> anyhow::Result<()> {
         overview: Arc::clone(&overview),
         outcomes: Vec::new(),
         expectations,
+        rotations,
         changed: Vec::new(),
     };
     let watching = TaskTracker::new();

@@ -31,6 +31,7 @@ pub mod status;
 pub mod expected;
 pub mod events;
 pub mod webhooks;
+pub mod rotations;
 pub mod agents;
 pub mod ddns;
 pub mod hold;

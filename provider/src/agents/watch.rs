@@ -1,4 +1,4 @@
-//! Notices that an agent does not report any more, and that it does again; forgets old transitions.
+//! Notices that an agent does not report any more, and that it does again; forgets old transitions and rotations.
 
 use std::{
     collections::BTreeSet,
@@ -19,12 +19,13 @@ use super::{Agents, SILENT};
 use crate::{
     events::{Events, Told},
     postgres::{self, Pool},
+    rotations,
 };
 
 /// How often it is looked at, at most.
 const LOOK: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_hours(1);
-/// Transitions kept: so long, and so many of each agent.
+/// Transitions kept: so long, and so many of each agent. Rotations as long.
 const AGE: &str = "90 days";
 const KEEP: i32 = 10_000;
 /// Transitions of one report that are an event each.
@@ -60,6 +61,7 @@ async fn look(agents: &Agents, pool: &Pool, pruned: &mut Option<Instant>) -> Res
     if pruned.is_none_or(|at| at.elapsed() > PRUNE) {
         let sql = "SELECT charliehub.prune_transitions($1::text::interval, $2)";
         client.query_typed(sql, &[(&AGE, Type::TEXT), (&KEEP, Type::INT4)]).await?;
+        rotations::store::prune(&**client, AGE).await?;
         *pruned = Some(Instant::now());
     }
     Ok(())

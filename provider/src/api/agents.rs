@@ -5,6 +5,7 @@
 mod expected;
 mod policy;
 mod report;
+mod rotations;
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +17,10 @@ use axum::{
     extract::{Path, Request, State},
     response::{IntoResponse as _, Response},
 };
-use charliehub_proto::agent::{AgentStatus, Transition};
+use charliehub_proto::{
+    agent::{AgentStatus, Transition},
+    duration,
+};
 use http::{StatusCode, header};
 use serde_json::json;
 use tokio::time::timeout;
@@ -26,6 +30,11 @@ pub(super) use self::{
     expected::{__path_get as __path_expected, get as expected},
     policy::{__path_get as __path_policy, __path_put as __path_put_policy, get as policy, put as put_policy},
     report::{__path_post as __path_report, post as report},
+    rotations::{
+        __path_followed as __path_followed_rotations, __path_get as __path_rotation, __path_list as __path_rotations,
+        __path_put as __path_tell_rotation, followed as followed_rotations, get as rotation, list as rotations,
+        put as tell_rotation,
+    },
 };
 use super::{Api, Problem, query::Parameters, write::author};
 use crate::{
@@ -37,6 +46,8 @@ use crate::{
 
 /// How long the database is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest that a request is held.
+const LONGEST: Duration = Duration::from_mins(1);
 const MOST: i64 = 1000;
 const USUAL: i64 = 100;
 
@@ -98,10 +109,7 @@ pub(super) async fn transitions(
     request: Request,
 ) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(request.uri())?;
-    let limit = parameters.take("limit").map_or(Some(USUAL), |text| text.parse().ok());
-    let limit = limit.filter(|limit| (1..=MOST).contains(limit)).ok_or_else(|| {
-        Problem::parameter("limit", format!("it is not 1 to {MOST}")).remedy(format!("leave it out for {USUAL}"))
-    })?;
+    let limit = limit(&mut parameters)?;
     let before = parameters.take("cursor").map(|text| text.parse::<i64>()).transpose().map_err(|_| {
         Problem::parameter("cursor", "it is not one that we gave").remedy("take it from the Link header as it is")
     })?;
@@ -115,6 +123,26 @@ pub(super) async fn transitions(
         (header::LINK, format!("<{path}?limit={limit}&cursor={}>; rel=\"next\"", last.id))
     });
     Ok((axum::response::AppendHeaders(next), Json(found)).into_response())
+}
+
+fn limit(parameters: &mut Parameters) -> Result<i64, Problem> {
+    let limit = parameters.take("limit").map_or(Some(USUAL), |text| text.parse().ok());
+    limit.filter(|limit| (1..=MOST).contains(limit)).ok_or_else(|| {
+        Problem::parameter("limit", format!("it is not 1 to {MOST}")).remedy(format!("leave it out for {USUAL}"))
+    })
+}
+
+/// How long the request may be held.
+fn wait(parameters: &mut Parameters) -> Result<Duration, Problem> {
+    let Some(text) = parameters.take("wait") else { return Ok(Duration::ZERO) };
+    duration::parse(&text)
+        .filter(|wait| *wait <= LONGEST)
+        .ok_or_else(|| Problem::parameter("wait", "it is not a time of at most 60 s").remedy("write it as 55s"))
+}
+
+/// Held requests end when we stop.
+async fn stopped(api: &Api) {
+    api.events.stopped().cancelled_owned().await;
 }
 
 /// As the database's `ch_name` has it, without a provider.

@@ -78,6 +78,7 @@ impl World {
             events: Arc::default(),
             agents: Arc::new(crate::agents::Agents::new(std::time::Duration::from_mins(2))),
             expectations: Arc::clone(&expectations),
+            rotations: Arc::default(),
             status: Arc::default(),
             overview: Arc::default(),
             shown: Arc::default(),

@@ -23,6 +23,7 @@ use crate::{
     postgres::Pool,
     publish::{Decided, Holds, Outcome, Overview, Parts, Served, kept},
     record::Recorder,
+    rotations::Rotations,
     snapshot::Current,
     status::Status,
     store::{
@@ -58,6 +59,8 @@ pub(super) struct Follow {
     pub(super) outcomes: Vec<Decided>,
     /// What the agents expect.
     pub(super) expectations: Arc<Expectations>,
+    /// Who waits for a step of a rotation.
+    pub(super) rotations: Arc<Rotations>,
     /// What was read, and not told there yet.
     pub(super) changed: Vec<(Changed, i64)>,
 }
@@ -73,6 +76,7 @@ impl Follow {
                 self.pool.clear();
             }
             News::Tokens => self.auth.changed(),
+            News::Rotations => self.rotations.changed(),
             News::Heard(heard) => self.heard(&heard),
             News::Read { reading, wishes } => {
                 let revision = reading.held.revision;

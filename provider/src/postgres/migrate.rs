@@ -40,6 +40,7 @@ pub(super) static FILES: &[File] = files! {
     12 "0012_history_pieces"
     13 "0013_actions"
     14 "0014_ddns"
+    16 "0016_rotations"
 };
 
 /// `charliehub` in ASCII, as the advisory lock of this database.

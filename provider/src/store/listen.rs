@@ -58,6 +58,8 @@ pub enum News<H> {
     Quiet,
     /// The tokens changed.
     Tokens,
+    /// A rotation of a key changed.
+    Rotations,
     /// Who serves what was read has something to say about it.
     Heard(H),
 }
@@ -175,6 +177,7 @@ impl<F: FnMut(News<H>) -> Vec<Held>, H> Follower<F, H> {
                             }
                             "charliehub_decision" => sync.on(Event::Hint, now),
                             "charliehub_tokens" => waiting = (self.told)(News::Tokens),
+                            "charliehub_rotations" => waiting = (self.told)(News::Rotations),
                             channel if session.as_ref().is_some_and(|session| session.probe == channel) => {
                                 gauge!(name::NOTIFICATIONS).set(1.0);
                                 if let Some(session) = &session {
@@ -308,8 +311,10 @@ async fn connect(database: Database) -> Result<(Session, Wires), postgres::Error
     let (listener, mut listening) = database.connect("charliehub-provider listener").await?;
     drive(&mut listening, async {
         assume_role(&listener).await?;
-        let listen =
-            format!("LISTEN charliehub_revision; LISTEN charliehub_decision; LISTEN charliehub_tokens; LISTEN {probe}");
+        let listen = format!(
+            "LISTEN charliehub_revision; LISTEN charliehub_decision; LISTEN charliehub_tokens; LISTEN charliehub_rotations;
+             LISTEN {probe}"
+        );
         listener.batch_execute(&listen).await.map_err(postgres::Error::from)
     })
     .await?;

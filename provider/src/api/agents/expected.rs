@@ -8,16 +8,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use charliehub_proto::{
-    duration,
-    expected::{Expected, ExpectedDelta},
-};
+use charliehub_proto::expected::{Expected, ExpectedDelta};
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
-use super::{agent_name, own};
+use super::{agent_name, own, stopped, wait};
 use crate::{
     api::{Api, Problem, query::Parameters},
     auth::Caller,
@@ -25,8 +22,6 @@ use crate::{
     snapshot::{accepts_gzip, encode::gzip},
 };
 
-/// The longest that a request is held.
-const LONGEST: Duration = Duration::from_mins(1);
 /// How long one without `wait` waits for the first reading of the database.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Less is not worth compressing.
@@ -59,12 +54,7 @@ pub(in crate::api) async fn get(
     let name = agent_name(name)?;
     own(&caller, &name)?;
     let mut parameters = Parameters::of(request.uri())?;
-    let wait = match parameters.take("wait") {
-        None => Duration::ZERO,
-        Some(text) => duration::parse(&text)
-            .filter(|wait| *wait <= LONGEST)
-            .ok_or_else(|| Problem::parameter("wait", "it is not a time of at most 60 s").remedy("write it as 55s"))?,
-    };
+    let wait = wait(&mut parameters)?;
     let have = parameters.take("have");
     parameters.done(&["have", "wait"])?;
     let headers = request.headers();
@@ -118,10 +108,6 @@ async fn other(api: &Api, name: &str, now: Arc<Ready>, until: Instant) -> Arc<Re
             return now;
         }
     }
-}
-
-async fn stopped(api: &Api) {
-    api.events.stopped().cancelled_owned().await;
 }
 
 fn tag(ready: &Ready) -> HeaderMap {

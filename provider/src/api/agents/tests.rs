@@ -1,3 +1,5 @@
+mod rotations;
+
 use std::sync::Arc;
 
 use charliehub_proto::expected::{Expected, ExpectedDelta};
