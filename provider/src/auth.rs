@@ -66,7 +66,7 @@ const USED: Duration = Duration::from_mins(1);
 pub enum Role {
     /// Reads `/traefik`.
     Traefik,
-    /// Its own expectations and reports.
+    /// Its own expectations, reports and rotations of keys.
     Agent,
     Reader,
     Editor,
@@ -109,9 +109,9 @@ impl FromStr for Role {
 pub enum Need {
     /// `GET /traefik`.
     Traefik,
-    /// What an agent expects.
+    /// What an agent expects, and how far the rotation of a key is.
     Expected,
-    /// What an agent found.
+    /// What an agent found, or says of a rotation.
     Report,
     Read,
     Write,

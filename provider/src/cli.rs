@@ -24,6 +24,7 @@ mod psql;
 mod rehearse;
 mod revisions;
 mod rollback;
+mod rotations;
 mod surface;
 mod token;
 
@@ -161,6 +162,8 @@ enum Command {
     Openapi,
     /// List what was changed, by whom, when and why
     Revisions(revisions::List),
+    /// List the rotations of tunnels' keys, and how far each is
+    Rotations(rotations::List),
     /// Show what is different between two revisions
     Diff(revisions::Diff),
     /// Bring back the rows of an earlier revision, as a new one
@@ -266,6 +269,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Token(_)
         | Command::Openapi
         | Command::Revisions(_)
+        | Command::Rotations(_)
         | Command::Diff(_)
         | Command::Rollback(_)
         | Command::AuditReport(_)
@@ -328,6 +332,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Token(command) => token::run(&config, command).await,
             Command::Openapi => openapi(),
             Command::Revisions(list) => revisions::list(&config, &list).await,
+            Command::Rotations(list) => rotations::list(&config, &list).await,
             Command::Diff(diff) => revisions::diff(&config, &diff).await,
             Command::Rollback(rollback) => rollback::run(&config, rollback).await,
             Command::AuditReport(report) => return audit::run(&config, &report).await,

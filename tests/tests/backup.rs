@@ -30,7 +30,9 @@ const ROWS: &str = r#"
     UPDATE domains SET status = 'maintenance', maintenance_message = 'back soon' WHERE domain = 'many.test';
     DELETE FROM domains WHERE domain = 'off.test';
     INSERT INTO agents (name, reported_at, boot, version) VALUES ('hub2', now(), gen_random_uuid(), '1');
-    INSERT INTO agent_transitions (agent, "check", target, was, is_now, text, at) VALUES ('hub2', 'disk', '/', 'ok', 'warning', 'full', now())"#;
+    INSERT INTO agent_transitions (agent, "check", target, was, is_now, text, at) VALUES ('hub2', 'disk', '/', 'ok', 'warning', 'full', now());
+    INSERT INTO rotations (id, agent, site, interface, old_key, new_key, phase, follower) VALUES (gen_random_uuid(), 'hub2', 'uk', 'wg-uk',
+        encode(sha256('old'), 'base64'), encode(sha256('new'), 'base64'), 'going', 'uk')"#;
 
 /// What `tar` finds in it.
 fn manifest(file: &Path) -> Value {
@@ -93,6 +95,7 @@ async fn what_was_backed_up_while_somebody_wrote_comes_back_whole() {
         format!("SELECT r::text FROM revisions r WHERE revision <= {revision} ORDER BY revision"),
         format!("SELECT encode(hash, 'hex') FROM seals WHERE revision <= {revision} ORDER BY revision"),
         "SELECT t::text FROM agent_transitions t".to_owned(),
+        "SELECT r::text FROM rotations r".to_owned(),
         "SELECT role || encode(hash, 'hex') FROM tokens ORDER BY id".to_owned(),
         "SELECT s.digest, encode(b.body, 'hex') FROM snapshots s JOIN snapshot_bodies b USING (digest) WHERE pinned"
             .to_owned(),

@@ -1,6 +1,7 @@
-//! `/api/agents`: what the agents on the edge hosts are to hold reality against, and what they find.
+//! `/api/agents`: what the agents on the edge hosts are to hold reality against, what they find, and what they say of keys
+//! that they rotate.
 //!
-//! An agent reads what it expects and posts what it found, both under its own name only; people read all of it.
+//! An agent reads and says all of it under its own name only; people read it.
 
 mod expected;
 mod policy;

@@ -378,11 +378,13 @@ async fn the_app_may_do_its_work_and_no_more() {
         "INSERT INTO agent_installs (agent, install, seq) VALUES ('hub2', gen_random_uuid(), 1)",
         "INSERT INTO agent_findings (agent, \"check\", target, status, text, since, seen) VALUES ('hub2', 'c', 't', 'ok', '', now(), now())",
         "INSERT INTO agent_transitions (agent, \"check\", target, text, at) VALUES ('hub2', 'c', 't', '', now())",
+        "INSERT INTO rotations (id, agent, site, interface, old_key, new_key) VALUES (gen_random_uuid(), 'hub2', 'uk', 'wg-uk', encode(sha256('a'), 'base64'), encode(sha256('b'), 'base64'))",
+        "UPDATE rotations SET phase = 'undone', why = 'x'; DELETE FROM rotations",
         "SELECT * FROM sites_as_of(1), policies_as_of(1)",
         "SELECT prune_transitions('90 days', 10)",
         "DELETE FROM sites; DELETE FROM policies; DELETE FROM agent_findings",
         "SELECT prune_history(1), prune_snapshots()",
-        "LISTEN charliehub_revision; NOTIFY charliehub_probe, 'x'",
+        "LISTEN charliehub_revision; LISTEN charliehub_rotations; NOTIFY charliehub_probe, 'x'",
         "DELETE FROM domains",
     ] {
         client.batch_execute(allowed).await.unwrap_or_else(|error| panic!("{allowed}: {error:?}"));
@@ -394,6 +396,7 @@ async fn the_app_may_do_its_work_and_no_more() {
         "SET charliehub.pruning = 'on'; DELETE FROM history",
         "TRUNCATE sites",
         "DELETE FROM agent_transitions",
+        "TRUNCATE rotations",
         "SELECT ch_bump()",
         "UPDATE audit_events SET actor = 'x'",
         "DELETE FROM audit_events",
@@ -403,6 +406,48 @@ async fn the_app_may_do_its_work_and_no_more() {
     ] {
         let error = client.batch_execute(forbidden).await.expect_err(forbidden);
         assert_eq!(error.code().unwrap().code(), "42501", "{forbidden}");
+    }
+}
+
+#[tokio::test]
+async fn rotations_are_as_they_can_be_for_everybody_to_read_and_told() {
+    let (cluster, client) = Cluster::migrated().await;
+    let (listener, mut heard) = cluster.listener("owner").await;
+    listener.batch_execute("LISTEN charliehub_rotations").await.unwrap();
+    let insert = |interface: &str| {
+        format!(
+            "INSERT INTO rotations (id, agent, site, interface, old_key, new_key) VALUES (gen_random_uuid(), 'hub2', 'uk', '{interface}',
+             encode(sha256('a'), 'base64'), encode(sha256('b'), 'base64'))"
+        )
+    };
+    client.batch_execute(&insert("wg-uk")).await.unwrap();
+    assert_eq!(heard.recv().await.unwrap(), ("charliehub_rotations".to_owned(), String::new()));
+    let set = |what: &str| format!("UPDATE rotations SET {what}");
+    for (bad, constraint) in [
+        (insert("wg-uk"), "rotations_one_open"),
+        (set("agent = 'a b'"), "rotations_agent_valid"),
+        (set("agent = 'a@file'"), "rotations_agent_valid"),
+        (set("site = ''"), "rotations_site_valid"),
+        (set("interface = 'wg uk'"), "rotations_interface_valid"),
+        (set("old_key = 'Zm9v'"), "rotations_keys_valid"),
+        (set("new_key = old_key"), "rotations_keys_valid"),
+        (set("phase = 'begun'"), "rotations_phase_valid"),
+        (set("follower = agent"), "rotations_follower_valid"),
+        (set("phase = 'going'"), "rotations_followed"),
+        (set("why = 'x'"), "rotations_why_valid"),
+        (set("phase = 'undone', why = repeat('x', 2001)"), "rotations_why_valid"),
+    ] {
+        let error = client.batch_execute(&bad).await.expect_err(&bad);
+        let db = error.as_db_error().unwrap_or_else(|| panic!("{bad}: {error:?}"));
+        assert_eq!(db.constraint(), Some(constraint), "{bad}: {db:?}");
+    }
+    client.batch_execute(&set("phase = 'undone', why = 'x'")).await.unwrap();
+    client.batch_execute(&insert("wg-uk")).await.expect("the first one has ended");
+    for role in ["charliehub_reader", "charliehub_editor"] {
+        client.batch_execute(&format!("SET ROLE {role}; SELECT * FROM charliehub.rotations")).await.unwrap();
+        let error = client.batch_execute("DELETE FROM charliehub.rotations").await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "42501", "{role}");
+        client.batch_execute("RESET ROLE").await.unwrap();
     }
 }
 
