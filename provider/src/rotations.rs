@@ -56,11 +56,13 @@ fn may_say(phase: Phase, who: Who) -> &'static [Phase] {
         (Who::Agent, Phase::Offered | Phase::Switching) => &[Phase::Undone],
         (Who::Agent, Phase::Ready) | (Who::Alone, Phase::Offered) => &[Phase::Switching, Phase::Undone],
         (Who::Agent, Phase::Going) | (Who::Alone, Phase::Switching) => &[Phase::Committed, Phase::Undone],
-        (Who::Follower, Phase::Offered) => &[Phase::Ready],
-        (Who::Follower, Phase::Switching) => &[Phase::Going],
+        // It may not be able to; once it goes, the other end decides.
+        (Who::Follower, Phase::Offered) => &[Phase::Ready, Phase::Undone],
+        (Who::Follower, Phase::Ready) => &[Phase::Undone],
+        (Who::Follower, Phase::Switching) => &[Phase::Going, Phase::Undone],
         (Who::Agent | Who::Alone, Phase::Committed | Phase::Undone)
         | (Who::Alone, Phase::Ready | Phase::Going)
-        | (Who::Follower, Phase::Ready | Phase::Going | Phase::Committed | Phase::Undone) => &[],
+        | (Who::Follower, Phase::Going | Phase::Committed | Phase::Undone) => &[],
     }
 }
 
@@ -69,10 +71,10 @@ fn said(phase: Phase, who: Who) -> Option<Phase> {
     match (who, phase) {
         (Who::Agent | Who::Alone, Phase::Offered | Phase::Ready) => Some(Phase::Offered),
         (Who::Agent | Who::Alone, Phase::Switching | Phase::Going) => Some(Phase::Switching),
-        (Who::Agent | Who::Alone, Phase::Committed | Phase::Undone) => Some(phase),
+        (Who::Agent | Who::Alone, Phase::Committed) | (_, Phase::Undone) => Some(phase),
         (Who::Follower, Phase::Ready | Phase::Switching) => Some(Phase::Ready),
         (Who::Follower, Phase::Going | Phase::Committed) => Some(Phase::Going),
-        (Who::Follower, Phase::Offered | Phase::Undone) => None,
+        (Who::Follower, Phase::Offered) => None,
     }
 }
 

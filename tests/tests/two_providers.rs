@@ -58,13 +58,16 @@ async fn a_step_of_a_rotation_told_to_one_is_heard_at_the_other_and_a_stop_keeps
     let mut two = two.start().await;
     two.until_metric("notifications", secs(5), |v| v >= 1.0).await;
     let key = |of: &str| format!("encode(sha256('{of}'), 'base64')");
-    world
-        .psql(&format!(
-            "INSERT INTO sites (name, agent, networks, tunnels) SELECT 'hub', 'site', '{{10.99.0.0/16}}', jsonb_build_array(
-                 jsonb_build_object('interface', 'wg0', 'public_key', {}, 'allowed_ips', '[]'::jsonb))",
-            key("old")
-        ))
-        .await;
+    let rows = format!(
+        "INSERT INTO sites (name, agent, networks, tunnels) SELECT name, agent, network, jsonb_build_array(jsonb_build_object(
+             'interface', 'wg0', 'public_key', public_key, 'allowed_ips', '[]'::jsonb) || own)
+         FROM (VALUES ('hub', 'site', '{{10.99.0.0/16}}'::cidr[], {old}, '{{}}'::jsonb),
+                      ('uk', 'hub2', '{{10.44.0.0/16}}', {site}, jsonb_build_object('own_public_key', {old})))
+              AS rows (name, agent, network, public_key, own)",
+        old = key("old"),
+        site = key("site")
+    );
+    world.psql(&rows).await;
     let keys = world.psql(&format!("SELECT {}, {}", key("old"), key("new"))).await.remove(0);
     let path = |agent: &str, rest: &str| format!("/api/agents/{agent}/rotations{rest}");
     let one = "/7c9e6679-7425-40de-944b-e07fc1f90ae7";

@@ -19,6 +19,10 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('charliehub rotations 
 const SUPERSEDE: &str = "UPDATE charliehub.rotations SET phase = 'undone', why = 'superseded', changed_at = now()
     WHERE agent = $1 AND interface = $2 AND phase NOT IN ('committed', 'undone') RETURNING *";
 
+/// A key that is somebody else's would give its tunnel to whoever offers another.
+const OWN: &str = "SELECT FROM charliehub.sites s CROSS JOIN jsonb_array_elements(s.tunnels) t
+    WHERE s.agent = $1 AND t ->> 'own_public_key' = $2 LIMIT 1";
+
 /// The follower is the agent of a row that has a tunnel to the old key; of several the one that reported last.
 const OFFER: &str = "
     INSERT INTO charliehub.rotations (id, agent, site, interface, old_key, new_key, follower)
@@ -53,6 +57,8 @@ pub enum Told {
     Refused(Refused),
     /// A rotation of this id has another offer.
     OtherOffer,
+    /// No row of the agent says that the old key is its own.
+    NotItsOwn,
     /// It was said before.
     Before(Rotation),
     /// It is so now. Earlier ones were undone by it.
@@ -101,6 +107,10 @@ async fn offer(
 ) -> Result<Told, tokio_postgres::Error> {
     let Offer { site, interface, old_key, new_key } = offer;
     let [name, interface]: [(&(dyn ToSql + Sync), Type); 2] = [(&name, Type::TEXT), (interface, Type::TEXT)];
+    let own = [name.clone(), (old_key as &(dyn ToSql + Sync), Type::TEXT)];
+    if transaction.query_typed(OWN, &own).await?.is_empty() {
+        return Ok(Told::NotItsOwn);
+    }
     let open = transaction.query_typed(SUPERSEDE, &[name.clone(), interface.clone()]).await?;
     let all = [
         (&id as &(dyn ToSql + Sync), Type::UUID),

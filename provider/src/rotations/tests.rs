@@ -17,12 +17,12 @@ fn each_says_what_it_may_when_it_is_time_and_again_what_it_said_last() {
         (Who::Alone, Switching, &[Committed, Undone], Some(Switching)),
         (Who::Alone, Committed, &[], Some(Committed)),
         (Who::Alone, Undone, &[], Some(Undone)),
-        (Who::Follower, Offered, &[Ready], None),
-        (Who::Follower, Ready, &[], Some(Ready)),
-        (Who::Follower, Switching, &[Going], Some(Ready)),
+        (Who::Follower, Offered, &[Ready, Undone], None),
+        (Who::Follower, Ready, &[Undone], Some(Ready)),
+        (Who::Follower, Switching, &[Going, Undone], Some(Ready)),
         (Who::Follower, Going, &[], Some(Going)),
         (Who::Follower, Committed, &[], Some(Going)),
-        (Who::Follower, Undone, &[], None),
+        (Who::Follower, Undone, &[], Some(Undone)),
     ] {
         for step in Phase::ALL {
             let expected = match step {

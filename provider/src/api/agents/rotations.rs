@@ -66,6 +66,11 @@ pub(in crate::api) async fn put(
             let detail = "a rotation with this id was offered with another site, interface or key";
             Err(Problem::conflict(detail).field("offer").remedy("make a new id for a new offer"))
         }
+        Told::NotItsOwn => {
+            let detail = format!("no row of a site of {name} says that this is its own key there");
+            Err(Problem::invalid("offer.old_key", detail)
+                .remedy("give the tunnel of the site's row its `own_public_key`, as `wg show IF public-key` writes it"))
+        }
         Told::Before(rotation) => Ok(Json(rotation)),
         Told::Now { rotation, superseded } => {
             api.rotations.changed();
