@@ -8,6 +8,7 @@ pub mod failover;
 pub mod re_resolve;
 pub mod restart;
 mod right;
+pub(crate) mod rotate;
 mod run_dir;
 
 use std::{
@@ -52,6 +53,12 @@ pub const CHECKS: &[Check] = &[
         why: "Where [[act.re_resolve]] names the site. WireGuard asks for a name once, when a tunnel is made; when the last handshake \
               is older than 155 s the name is asked for again. Warning: it is called at a new address and does not answer yet, or the \
               name cannot be resolved. Critical: the new address could not be set.",
+    },
+    Check {
+        name: rotate::ROTATE,
+        what: "a rotation of a tunnel's key is at its end, with one key at both ends",
+        why: "Where [[act.rotate]] names the site. `rotate-keys SITE` begins one; the agent of the other end follows. Warning: it goes \
+              on. Critical: it was left in the middle and cannot be ended; until it is, both ends try what works.",
     },
 ];
 

@@ -4,6 +4,7 @@ mod check;
 mod document;
 mod explain;
 mod policy;
+mod rotate;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -57,6 +58,17 @@ enum Command {
     /// Tell what the policy would have done to the host; `deploy/harden` does it
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Exchange the key of this end of a site's tunnel; both ends go back by themselves if the new one fails
+    ///
+    /// Where `[[act.rotate]]` lets it. The agent at the site follows; where there is none, what to run there is printed, and waited
+    /// for. Exit code 0 when the new key stays, 1 when the old one does.
+    RotateKeys {
+        /// As its row calls it
+        site: String,
+        /// Only tell what is in the way
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print what a shell needs to complete commands and flags
     Completions { shell: Shell },
     /// Write the manual pages, one for each command
@@ -71,7 +83,11 @@ pub fn run() -> ExitCode {
     let written = match &cli.command {
         Command::Completions { shell } => Some(print(&document::completions(*shell)).map_err(Into::into)),
         Command::Man { directory } => Some(document::man(directory)),
-        Command::Run | Command::Check { .. } | Command::Explain { .. } | Command::Policy(_) => None,
+        Command::Run
+        | Command::Check { .. }
+        | Command::Explain { .. }
+        | Command::Policy(_)
+        | Command::RotateKeys { .. } => None,
     };
     if let Some(written) = written {
         return ended(written.map(|()| ExitCode::SUCCESS));
@@ -87,6 +103,7 @@ pub fn run() -> ExitCode {
                 Command::Check { json, quiet } => check::run(&config, json, quiet).await,
                 Command::Explain { check } => explain::run(&config, check.as_deref()).await,
                 Command::Policy(command) => policy::run(&config, &command).await,
+                Command::RotateKeys { site, dry_run } => rotate::run(config, &site, dry_run).await,
                 Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS), // done above, without settings
             }
         })

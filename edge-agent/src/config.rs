@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, de};
 
 mod act;
 
-pub use self::act::{Act, Failover, Mode, Profile, ReResolve, Restart};
+pub use self::act::{Act, Failover, Mode, Profile, ReResolve, Restart, Rotate};
 
 /// The whole file. A key that is not there has its default.
 #[derive(Clone, Debug, Deserialize)]
@@ -472,6 +472,8 @@ mod tests {
         assert_eq!(failover, [("fr", Mode::DryRun)]);
         assert!(sample.act.restart.iter().all(|one| one.mode == Mode::DryRun) && sample.act.restart.len() == 2);
         assert!(sample.act.re_resolve.iter().all(|one| one.mode == Mode::DryRun) && sample.act.re_resolve.len() == 2);
+        let rotate: Vec<_> = sample.act.rotate.iter().map(|one| (&*one.site, one.mode, one.only_way)).collect();
+        assert_eq!(rotate, [("uk", Mode::DryRun, true), ("fr", Mode::DryRun, false)]);
     }
 
     #[test]

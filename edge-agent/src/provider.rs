@@ -94,6 +94,11 @@ impl Provider {
         self.send(Method::POST, path, json, patience).await
     }
 
+    /// `PUT`s JSON to a path.
+    pub async fn put(&self, path: &str, json: Bytes, patience: Duration) -> Result<Response<Bytes>, Error> {
+        self.send(Method::PUT, path, json, patience).await
+    }
+
     async fn send(
         &self,
         method: Method,

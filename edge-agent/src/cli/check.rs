@@ -58,6 +58,11 @@ pub(super) async fn find(config: &Config) -> Found {
     Found { findings, is_own: true }
 }
 
+/// Whether an agent runs here.
+pub(super) async fn is_running(config: &Config) -> bool {
+    timeout(PATIENCE, ask(config)).await.is_ok_and(|answer| answer.is_some())
+}
+
 async fn ask(config: &Config) -> Option<Vec<Finding>> {
     let stream = TcpStream::connect(config.listen).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;

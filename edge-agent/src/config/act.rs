@@ -11,18 +11,23 @@ use serde::Deserialize;
 pub struct Act {
     /// Where it notes what it does, until the next boot. A file `hold` in it stops everything, `hold-SITE` what is about a site.
     pub run_dir: PathBuf,
+    /// Where wg-quick reads `IF.conf` from: the keys that a boot has.
+    pub conf_dir: PathBuf,
     pub failover: Vec<Failover>,
     pub restart: Vec<Restart>,
     pub re_resolve: Vec<ReResolve>,
+    pub rotate: Vec<Rotate>,
 }
 
 impl Default for Act {
     fn default() -> Self {
         Self {
             run_dir: PathBuf::from("/run/charliehub-edge-agent"),
+            conf_dir: PathBuf::from("/etc/wireguard"),
             failover: Vec::new(),
             restart: Vec::new(),
             re_resolve: Vec::new(),
+            rotate: Vec::new(),
         }
     }
 }
@@ -32,13 +37,16 @@ type Wrong = (&'static str, String, String);
 
 impl Act {
     pub(super) fn judge(&self) -> Result<(), Wrong> {
-        if !self.run_dir.is_absolute() {
-            return Err(("run_dir", self.run_dir.display().to_string(), "must begin with `/`".to_owned()));
+        for (key, dir) in [("run_dir", &self.run_dir), ("conf_dir", &self.conf_dir)] {
+            if !dir.is_absolute() {
+                return Err((key, dir.display().to_string(), "must begin with `/`".to_owned()));
+            }
         }
-        let Self { failover, restart, re_resolve, .. } = self;
+        let Self { failover, restart, re_resolve, rotate, .. } = self;
         each_once("failover", failover.iter().map(|one| &*one.site))?;
         each_once("restart", restart.iter().map(|one| &*one.site))?;
-        each_once("re_resolve", re_resolve.iter().map(|one| &*one.site))
+        each_once("re_resolve", re_resolve.iter().map(|one| &*one.site))?;
+        each_once("rotate", rotate.iter().map(|one| &*one.site))
     }
 }
 
@@ -135,4 +143,17 @@ pub struct ReResolve {
 
 const fn stale() -> Duration {
     Duration::from_secs(155)
+}
+
+/// Section `[[act.rotate]]`: a site whose tunnel may get another key: ours by `rotate-keys`, that of the far end when its agent
+/// offers one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotate {
+    pub site: String,
+    #[serde(default)]
+    pub mode: Mode,
+    /// Also where no other way leads to the site. The old key comes back by itself at both ends, if the new one fails.
+    #[serde(default)]
+    pub only_way: bool,
 }

@@ -87,10 +87,17 @@ fn stamps(settings: &config::Provider) -> Stamps {
     files.into_iter().map(|path| Stamp::of(path?)).collect()
 }
 
+/// Where systemd finds the credentials of our unit, for who runs us without it: root can read them there.
+const CREDENTIALS: &str = "/etc/credstore";
+
 /// The file of the token: as configured, or a credential of our unit.
 fn token_file(settings: &config::Provider) -> Option<PathBuf> {
-    let credential = || Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join("agent-token"));
-    settings.token_file.clone().or_else(|| credential().filter(|path| path.exists()))
+    let credential = || {
+        let folder =
+            std::env::var_os("CREDENTIALS_DIRECTORY").map_or_else(|| PathBuf::from(CREDENTIALS), PathBuf::from);
+        Some(folder.join("agent-token")).filter(|path| path.exists())
+    };
+    settings.token_file.clone().or_else(credential)
 }
 
 /// The header that says who we are.

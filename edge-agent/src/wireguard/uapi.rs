@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     facts::{Device, Key, NoDevice, Peer, Unseen},
-    write::{Change, Order},
+    write::{Change, Order, Secret},
 };
 
 /// An answer is at most so long: some 10,000 peers.
@@ -153,8 +153,8 @@ pub(super) fn parse(answer: &[u8], is_key_wanted: bool) -> Result<Device, Error>
         match (name, device.peers.last_mut()) {
             ("errno", _) => errno = Some(value.parse().map_err(|_| bad)?),
             ("private_key", None) => {
-                let private = key(value).ok_or(bad)?;
-                device.own_key = is_key_wanted.then(|| public(private));
+                let private = Secret(key(value).ok_or(bad)?);
+                device.own_key = is_key_wanted.then(|| private.public());
             }
             ("listen_port", None) => device.port = value.parse().map_err(|_| bad)?,
             ("public_key", _) => device.peers.push(Peer::new(Key(key(value).ok_or(bad)?))),
@@ -203,16 +203,11 @@ fn key(text: &str) -> Option<[u8; 32]> {
     Some(key)
 }
 
-/// The public key of a private one.
-fn public(private: [u8; 32]) -> Key {
-    Key(x25519_dalek::x25519(private, x25519_dalek::X25519_BASEPOINT_BYTES))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::write::Secret, *};
+    use super::*;
 
     // Private key and public key as `wg genkey` and `wg pubkey` made them; the rest from wireguard-go 0.0.20220316.
     const ANSWER: &str = "private_key=f89bdde3eb076ba066b6b8cc4cb1165e549a40902f95c62a5692a7996414e161\nlisten_port=51820\n\

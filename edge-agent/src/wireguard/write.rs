@@ -3,12 +3,39 @@
 use std::{collections::BTreeSet, fmt, io, net::SocketAddr, path::Path};
 
 use ipnet::IpNet;
+use rand::RngExt as _;
 
 use super::{facts::Key, netlink, uapi};
 
-/// A key that is never shown.
+/// A private or preshared key, which is never shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Secret(pub [u8; 32]);
+
+impl Secret {
+    /// A new private key, as `wg genkey` makes one.
+    pub(crate) fn random() -> Self {
+        let mut key: [u8; 32] = rand::rng().random();
+        // As <https://cr.yp.to/ecdh.html> has it; whoever uses the key does that anyway.
+        key[0] &= 0b1111_1000;
+        key[31] = key[31] & 0b0111_1111 | 0b0100_0000;
+        Self(key)
+    }
+
+    /// As `wg genkey` writes it.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        Key::read(text).map(|Key(key)| Self(key))
+    }
+
+    /// As a file of wg-quick has it: the one place that it is written to.
+    pub(crate) fn reveal(&self) -> String {
+        Key(self.0).to_string()
+    }
+
+    /// Of a private key.
+    pub(crate) fn public(&self) -> Key {
+        Key(x25519_dalek::x25519(self.0, x25519_dalek::X25519_BASEPOINT_BYTES))
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
