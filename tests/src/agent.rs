@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -170,6 +170,13 @@ impl Agent {
         let mut command = tokio::process::Command::from(self.command());
         command.args(args);
         Output::of(command).await
+    }
+
+    /// Runs one of its commands that is typed to, and told what it says.
+    pub fn talk(&self, args: &[&str]) -> tokio::process::Child {
+        let mut command = tokio::process::Command::from(self.command());
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.spawn().expect("our own binary")
     }
 
     fn command(&self) -> Command {

@@ -91,6 +91,16 @@ impl Lab {
         format!("{}-hub2", self.name)
     }
 
+    /// The namespace of a site.
+    pub fn at(&self, site: &str) -> String {
+        format!("{}-{site}", self.name)
+    }
+
+    /// Where the files `IF.conf` of a place are: `hub2`, or a site.
+    pub fn folder(&self, place: &str) -> PathBuf {
+        self.work.join(place)
+    }
+
     /// What an agent on the hub is told: all sites, and where the sockets are.
     pub fn settings(&self) -> String {
         let sockets = format!("[wireguard]\nsockets = \"{}\"\n", self.sockets().display());
@@ -153,6 +163,11 @@ impl Lab {
     /// The same at a site.
     pub async fn at_site(&self, site: &str, line: &str) {
         self.asked(site, line).await;
+    }
+
+    /// The same; what it says.
+    pub async fn asked_at_site(&self, site: &str, line: &str) -> String {
+        self.asked(site, line).await
     }
 
     async fn asked(&self, place: &str, line: &str) -> String {

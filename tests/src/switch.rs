@@ -38,6 +38,12 @@ impl Switch {
         Self::over(home, listener.expect("a socket"), port)
     }
 
+    /// On an address of a namespace, such as one inside a tunnel.
+    pub async fn at(home: &Home, namespace: &str, address: Ipv4Addr, port: u16) -> Self {
+        let listener = within(namespace, move || Blocking::bind((address, port))).await;
+        Self::over(home, listener.expect("a socket"), port)
+    }
+
     /// From this host to a port on the loopback of a namespace.
     pub async fn out_of(home: &Home, namespace: &str, port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");

@@ -65,7 +65,7 @@ const DROP_IN: &str = "[Service]\nSupplementaryGroups=docker\n";
 /// What it may do more where it acts; with it, it also sees tunnels of wireguard-go.
 const ACTING: &str = "/usr/share/doc/charliehub-edge-agent/examples/acting.conf";
 /// What no target of a hub without a provider has.
-const OF_ITSELF: [&str; 4] = ["dns-caa", "flapping", "look", "provider"];
+const OF_ITSELF: [&str; 5] = ["dns-caa", "flapping", "key-rotation", "look", "provider"];
 
 fn findings(agent: Caller) -> Result<Vec<Finding>, String> {
     let (_, body) = agent.send("GET", "/findings", "", "").map_err(|error| error.to_string())?;

@@ -30,6 +30,16 @@ const SECOND: &str = "ip link add wg1 type wireguard && ip link add far1 type wi
     wg setconf wg1 /wg1.conf && ip address add 10.9.1.1/24 dev wg1 && ip link set wg1 up && \
     ip route add 10.44.0.0/16 dev wg0 metric 100 && ip route del 10.44.0.0/16 dev wg0 metric 0";
 
+/// An answer of a provider to whatever a rotation says: there is no agent at the other end.
+const ANSWER: &str = "#!/bin/sh\nlength=0\nwhile read -r line; do\n  line=${line%?}\n  case $line in\n    '') break ;;\n    \
+    [Cc]ontent-[Ll]ength:*) length=${line#*: } ;;\n  esac\ndone\nhead -c $length >/dev/null\ncat /answer.txt\n";
+
+/// What an operator does at the far end, and the Enter behind it; at both ends of a pipe into `rotate-keys`.
+const BY_HAND: &str = "{ until [ -f /wg0.conf.new ]; do sleep 0.2; done; \
+    new=$(sed -n 's/^PrivateKey = //p' /wg0.conf.new | wg pubkey); \
+    nsenter -t $(cat /tmp/far) -n wg set far peer $(wg show wg0 public-key) remove peer $new allowed-ips 10.9.0.1/32 \
+        endpoint 127.0.0.1:51820 persistent-keepalive 25; echo; }";
+
 /// So many networks of one peer come in several parts of an answer.
 const MANY: usize = 1_250;
 
@@ -93,6 +103,18 @@ fn files(root: &Path) -> [String; 2] {
     write("failover.toml", &(common.to_owned() + &uk + &failover));
     let act = "[act]\nrun_dir = \"/tmp/run\"\n[[act.re_resolve]]\nsite = \"uk\"\nmode = \"act\"\nafter = \"1s\"\n";
     write("named.toml", &(common.to_owned() + &uk.replace("127.0.0.1:51821", "far:51821") + act));
+    let rotate = "[provider]\nurl = \"http://127.0.0.1:8001\"\n[act]\nrun_dir = \"/tmp/run\"\nconf_dir = \"/\"\n\
+                  [[act.rotate]]\nsite = \"uk\"\nmode = \"act\"\nonly_way = true\n";
+    write("rotate.toml", &(common.to_owned() + &uk + rotate));
+    let answer = serde_json::json!({
+        "id": "00000000-0000-4000-8000-000000000000", "agent": "hub2", "site": "uk", "interface": "wg0", "old_key": far.public,
+        "new_key": far.public, "phase": "offered", "follower": null, "why": null, "begun_at": "2026-11-28T00:00:00Z",
+        "changed_at": "2026-11-28T00:00:00Z",
+    });
+    let answer = answer.to_string();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", answer.len());
+    write("answer.txt", &(head + &answer));
+    write("answer", ANSWER);
     write("uk.toml", &(common.to_owned() + &uk));
     write("many.toml", &(common.to_owned() + &others));
     [far.public, last.public]
@@ -290,6 +312,31 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
         done.iter().any(|end| deed.ends_with(end))
     };
     world.until("it is called where its name leads to", |all| all.iter().any(is_done)).await;
+    world.stop().await;
+
+    // And its own key: killed in the middle the old one comes back, and the next time the new one stays.
+    world.guest.sh("chmod 600 /wg0.conf && chmod 755 /answer && { nc -ll -p 8001 -e /answer & }").await;
+    world.start("rotate", "").await;
+    world.until_well("all is well before the key is exchanged", &UK).await;
+    let rotate = "charliehub-edge-agent --config /rotate.toml rotate-keys uk";
+    let old = world.guest.sh("wg show wg0 public-key").await;
+    let (said, code) = world.guest.run(&format!("{BY_HAND} | CHARLIEHUB_CRASH_AT=rotate-switched {rotate}")).await;
+    assert_eq!(code, 137, "{said}");
+    world.guest.sh(&format!("until [ \"$(wg show wg0 public-key)\" = {} ]; do sleep 0.2; done", old.trim())).await;
+    let back = format!(
+        "new=$(nsenter -t $(cat /tmp/far) -n wg show far peers) && nsenter -t $(cat /tmp/far) -n wg set far peer $new remove \
+         peer {} allowed-ips 10.9.0.1/32 endpoint 127.0.0.1:51820 persistent-keepalive 25",
+        old.trim()
+    );
+    world.guest.sh(&back).await;
+    world.guest.sh("while [ -f /tmp/state/rotation-wg0.json ] || [ -f /wg0.conf.new ]; do sleep 0.2; done").await;
+    world.until_well("all is well with the old key", &UK).await;
+    let said = world.guest.sh(&format!("{BY_HAND} | {rotate}")).await;
+    println!("{said}");
+    let saved = world.guest.sh("sed -n 's/^PrivateKey = //p' /wg0.conf | wg pubkey").await;
+    assert_eq!(world.guest.sh("wg show wg0 public-key").await, saved);
+    assert_ne!(saved, old);
+    world.guest.sh("ping -c 1 -W 5 10.44.0.10").await;
     world.stop().await;
 
     let private = fs::read_to_string(root.join("wg0.conf")).unwrap();

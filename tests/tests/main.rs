@@ -56,6 +56,7 @@ mod reboot;
 mod refuses_to_start;
 mod rehearse;
 mod restart;
+mod rotate;
 mod rules;
 mod second_postgres;
 mod scale;
