@@ -13,7 +13,7 @@ use crate::{
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentStatus {
     pub name: String,
-    /// None: it never reported; sites or a policy name it.
+    /// None: it never reported; sites, a policy or a peer name it.
     pub version: Option<String>,
     pub first_seen: Option<Timestamp>,
     /// When its last report came, by the database's clock.
@@ -30,6 +30,9 @@ pub struct AgentStatus {
     pub expected: Option<String>,
     /// The digest of what it should hold reality against; none before the rows were read.
     pub expected_current: Option<String>,
+    /// The revision that was compiled from.
+    #[serde(default)]
+    pub expected_revision: Option<i64>,
     /// Reports that it dropped, because its spool or disk was full.
     pub lost: i64,
     /// In the order of check and target. One of check `agent-silent` is ours.

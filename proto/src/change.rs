@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{domain::Domain, fragment::Fragment, instance::InstanceState, policy::PolicyRow, site::SiteRow};
+use crate::{
+    domain::Domain, fragment::Fragment, instance::InstanceState, peer::PeerRow, policy::PolicyRow, site::SiteRow,
+};
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +85,15 @@ pub struct WrittenFragment {
 pub struct WrittenSite {
     #[serde(flatten)]
     pub site: SiteRow,
+    pub change: Change,
+}
+
+/// The answer to a write of a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WrittenPeer {
+    #[serde(flatten)]
+    pub peer: PeerRow,
     pub change: Change,
 }
 

@@ -78,7 +78,7 @@ impl Agents {
         now.saturating_duration_since(known.heard.max(hearing)) > self.silent_after
     }
 
-    /// What is known of each agent. `named` are those that sites or policies name: they may never have reported.
+    /// What is known of each agent. `named` are those that sites, policies or peers name: they may never have reported.
     pub fn statuses(&self, named: BTreeSet<String>, now: Instant) -> Vec<AgentStatus> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let all: BTreeSet<String> = known.keys().cloned().chain(named).collect();
@@ -98,6 +98,7 @@ impl Agents {
                 status: Status::Unknown,
                 expected: None,
                 expected_current: None,
+                expected_revision: None,
                 lost: 0,
                 findings: Vec::new(),
                 endpoints: Vec::new(),
@@ -119,6 +120,7 @@ impl Agents {
             status: findings.iter().map(|finding| finding.status).max().unwrap_or_default(),
             expected: known.expected.clone(),
             expected_current: None,
+            expected_revision: None,
             lost: known.lost,
             findings,
             endpoints: known.endpoints.clone(),

@@ -21,6 +21,7 @@ mod limit;
 pub mod maintenance;
 mod matching;
 pub mod openapi;
+mod peers;
 pub mod problem;
 mod query;
 mod rehearse;
@@ -153,6 +154,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(fragments::get, fragments::put, fragments::delete))
         .routes(routes!(sites::list, sites::insert))
         .routes(routes!(sites::get, sites::put, sites::delete))
+        .routes(routes!(peers::list, peers::insert))
+        .routes(routes!(peers::get, peers::put, peers::delete))
         .routes(routes!(agents::list))
         .routes(routes!(agents::forget))
         .routes(routes!(agents::transitions))

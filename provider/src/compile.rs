@@ -197,7 +197,7 @@ impl Compiler {
                     touched.fragments.insert(key);
                 }
                 Table::Sites => touched.sites = true,
-                Table::Policies => {}
+                Table::Policies | Table::Peers => {}
             }
             match row.as_deref() {
                 Some(Row::Domain(row)) if row.status == Status::Maintenance => self.maintained.insert(key),
@@ -235,7 +235,7 @@ impl Compiler {
                     touched.judge = true;
                     touched.fragments.insert(*key)
                 }
-                Table::Sites | Table::Policies => continue,
+                Table::Sites | Table::Policies | Table::Peers => continue,
             };
         }
         self.shut = shut;
@@ -289,7 +289,7 @@ impl Compiler {
         let first = Key { table: Table::Sites, id: Uuid::nil() };
         let sites = self.rows.range(first..).filter_map(|(_, row)| match &**row {
             Row::Site(row) => Some(&row.site.networks),
-            Row::Domain(_) | Row::Fragment(_) | Row::Policy(_) | Row::Bad(_) => None,
+            Row::Domain(_) | Row::Fragment(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
         });
         let networks = self.configured.internal_networks.iter().chain(sites.flatten()).copied().collect();
         if self.settings.internal_networks == networks {

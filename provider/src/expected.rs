@@ -1,9 +1,10 @@
-//! What each agent holds reality against: sites, policy, and the names that must be served with a valid certificate.
+//! What each agent holds reality against: sites, policy, the VPN's clients, and the names that must be served with a valid
+//! certificate.
 //!
 //! Between `app`, which tells what was read, and `api`, which hands it out. A change of rows costs what changed: the names are
 //! kept up row by row. What one agent gets is put together once for each change, when it asks, outside of the lock; the last
-//! changes are kept, so that an agent which has an earlier one gets the difference. Where there are neither sites nor policies
-//! nothing is kept in memory until an agent asks.
+//! changes are kept, so that an agent which has an earlier one gets the difference. Where there are no sites, policies and
+//! peers nothing is kept in memory until an agent asks.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -13,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use charliehub_proto::{
     expected::{Expected, ExpectedDelta, Served},
+    peer::Peer,
     policy::Policy,
     site::Site,
 };
@@ -59,6 +61,7 @@ struct State {
     names: Arc<Names>,
     sites: BTreeMap<Key, Site>,
     policies: BTreeMap<Key, (String, Policy)>,
+    peers: BTreeMap<Key, Peer>,
     agents: BTreeMap<String, Agent>,
 }
 
@@ -122,6 +125,7 @@ impl Expectations {
             Changed::These(keys) if !first => keys,
             Changed::These(_) | Changed::Everything => {
                 let known = state.rows.keys().chain(state.sites.keys()).chain(state.policies.keys());
+                let known = known.chain(state.peers.keys());
                 known.chain(compiler.rows().keys()).copied().collect::<BTreeSet<_>>().into_iter().collect()
             }
         };
@@ -147,11 +151,12 @@ impl Expectations {
         self.news.subscribe()
     }
 
-    /// The agents that sites or policies name.
+    /// The agents that sites, policies or peers name.
     pub fn agents(&self) -> BTreeSet<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let of_sites = state.sites.values().map(|site| site.agent.clone());
-        of_sites.chain(state.policies.values().map(|(agent, _)| agent.clone())).collect()
+        let of_peers = state.peers.values().flat_map(|peer| peer.agents.iter().cloned());
+        of_sites.chain(state.policies.values().map(|(agent, _)| agent.clone())).chain(of_peers).collect()
     }
 
     /// What `agent` expects as things are; none before anything was read.
@@ -199,6 +204,9 @@ impl State {
                 let now = (row.agent.clone(), row.body.clone());
                 self.policies.insert(key, now.clone()).is_none_or(|was| was != now)
             }
+            (Table::Peers, Some(Row::Peer(row))) => {
+                self.peers.insert(key, row.peer.clone()).is_none_or(|was| was != row.peer)
+            }
             (table, Some(row)) => {
                 let reason = if let Row::Bad(bad) = row { &*bad.reason } else { "it is another row" };
                 tracing::error!(?table, id = %key.id, reason, "a row is not understood: agents go by what it was");
@@ -206,6 +214,7 @@ impl State {
             }
             (Table::Sites, None) => self.sites.remove(&key).is_some(),
             (Table::Policies, None) => self.policies.remove(&key).is_some(),
+            (Table::Peers, None) => self.peers.remove(&key).is_some(),
         }
     }
 
@@ -256,8 +265,14 @@ impl State {
     fn parts(&self, agent: &str) -> Parts {
         let sites = self.sites.values().filter(|site| site.agent == agent).cloned();
         let policy = self.policies.values().find(|(of, _)| of == agent).map(|(_, policy)| policy.clone());
-        let names = Arc::clone(&self.names);
-        Parts { revision: self.revision, sites: sites.collect(), policy: policy.unwrap_or_default(), names }
+        let peers = self.peers.values().filter(|peer| peer.agents.iter().any(|of| of == agent)).cloned();
+        Parts {
+            revision: self.revision,
+            sites: sites.collect(),
+            policy: policy.unwrap_or_default(),
+            peers: peers.collect(),
+            names: Arc::clone(&self.names),
+        }
     }
 
     fn keep(&mut self, agent: &str, made_of: u64, ready: &Arc<Ready>) {
@@ -289,21 +304,26 @@ struct Parts {
     revision: i64,
     sites: Vec<Site>,
     policy: Policy,
+    peers: Vec<Peer>,
     names: Arc<Names>,
 }
 
 impl Parts {
     fn put_together(mut self, agent: &str) -> Expected {
         self.sites.sort_by(|a, b| a.name.cmp(&b.name));
-        let all = serde_json::to_vec(&(agent, &self.sites, &self.policy, self.names.hash())).unwrap_or_default();
+        self.peers.sort_by(|a, b| a.name.cmp(&b.name));
+        let all = (agent, &self.sites, &self.policy, self.names.hash());
+        // Where there are no peers it is what it was before there could be some.
+        let all =
+            if self.peers.is_empty() { serde_json::to_vec(&all) } else { serde_json::to_vec(&(all, &self.peers)) };
         Expected {
             agent: agent.to_owned(),
             revision: self.revision,
-            digest: hex(&Sha256::digest(&all)),
+            digest: hex(&Sha256::digest(all.unwrap_or_default())),
             sites: self.sites,
             policy: self.policy,
             names: Arc::unwrap_or_clone(self.names).all,
-            peers: Vec::new(),
+            peers: self.peers,
         }
     }
 }

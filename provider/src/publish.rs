@@ -620,7 +620,7 @@ pub fn size(compiler: &Compiler) -> Size {
 fn domain(row: &Row) -> Option<&Domain> {
     match row {
         Row::Domain(domain) => Some(domain),
-        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
     }
 }
 
@@ -629,7 +629,7 @@ fn is_served(row: &Row) -> bool {
     match row {
         Row::Domain(domain) => domain.is_served(),
         Row::Fragment(fragment) => fragment.enabled,
-        Row::Site(_) | Row::Policy(_) => false,
+        Row::Site(_) | Row::Policy(_) | Row::Peer(_) => false,
         Row::Bad(_) => true,
     }
 }

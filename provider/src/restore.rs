@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use charliehub_proto::domain::{Domain, Protocol};
+use charliehub_proto::{
+    domain::{Domain, Protocol},
+    peer::PeerRow,
+};
 use tokio_postgres::{Transaction, types::Type};
 
 use crate::{
@@ -64,6 +67,7 @@ pub fn same(now: Option<&Arc<Row>>, target: &Row) -> bool {
         }
         (Some(Row::Site(now)), Row::Site(target)) => now.site == target.site,
         (Some(Row::Policy(now)), Row::Policy(target)) => (&now.agent, &now.body) == (&target.agent, &target.body),
+        (Some(Row::Peer(now)), Row::Peer(target)) => now.peer == target.peer,
         (_, Row::Bad(_)) => true,
         _ => false,
     }
@@ -132,6 +136,7 @@ async fn write_all(
             Some(Row::Fragment(fragment)) => serde_json::to_string(fragment),
             Some(Row::Site(site)) => serde_json::to_string(site),
             Some(Row::Policy(policy)) => serde_json::to_string(policy),
+            Some(Row::Peer(peer)) => serde_json::to_string(peer),
             Some(Row::Bad(_)) | None => continue,
         }
         .unwrap_or_default();
@@ -160,6 +165,10 @@ fn moves(now: &Row, target: &Row) -> bool {
         (Row::Fragment(a), Row::Fragment(b)) => (&a.kind, &a.name) != (&b.kind, &b.name),
         (Row::Site(a), Row::Site(b)) => (&a.site.name, &a.site.networks) != (&b.site.name, &b.site.networks),
         (Row::Policy(a), Row::Policy(b)) => a.agent != b.agent,
+        (Row::Peer(a), Row::Peer(b)) => {
+            let held = |row: &PeerRow| (row.peer.name.clone(), row.peer.public_key.clone(), row.peer.addresses.clone());
+            held(a) != held(b)
+        }
         _ => false,
     }
 }

@@ -25,6 +25,7 @@ const ROWS: &str = "SELECT json_build_object('table', tbl, 'key', key, 'name',
     CASE tbl WHEN 'domains' THEN concat(coalesce(new, old) ->> 'domain', nullif(coalesce(new, old) ->> 'path_prefix', '/'))
     WHEN 'sites' THEN concat('site ', coalesce(new, old) ->> 'name')
     WHEN 'policies' THEN concat('policy of ', coalesce(new, old) ->> 'agent')
+    WHEN 'peers' THEN concat('peer ', coalesce(new, old) ->> 'name')
     ELSE concat(coalesce(new, old) ->> 'kind', ' ', coalesce(new, old) ->> 'name') END,
     'op', CASE op WHEN 'I' THEN 'insert' WHEN 'U' THEN 'update' ELSE 'delete' END,
     'before', old, 'after', new)::text, revision
@@ -242,6 +243,7 @@ fn json(row: &Row) -> Value {
         Row::Fragment(row) => serde_json::to_value(row).unwrap_or_default(),
         Row::Site(row) => serde_json::to_value(row).unwrap_or_default(),
         Row::Policy(row) => serde_json::to_value(row).unwrap_or_default(),
+        Row::Peer(row) => serde_json::to_value(row).unwrap_or_default(),
         Row::Bad(row) => row.raw.clone(),
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! A fragment that decides who gets in (a router, a middleware that keeps people out, TLS options) stays as the newest has
 //! it: what it lets in cannot be compared. Certificates stay too: old ones may have ended. A site comes back with those of its
-//! networks that are internal now: one that was removed is added again by whoever wants it.
+//! networks that are internal now: one that was removed is added again by whoever wants it. A client of the VPN stays as the
+//! newest has it, and out where that has it no more; one that was not there then goes.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -156,7 +157,7 @@ fn keep_fragments(rows: &mut Rows, now: &Rows) {
 fn fragment(row: &Row) -> Option<&Fragment> {
     match row {
         Row::Fragment(fragment) => Some(fragment),
-        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
     }
 }
 

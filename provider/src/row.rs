@@ -5,22 +5,23 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use charliehub_proto::{domain::Domain, fragment::Fragment, policy::PolicyRow, site::SiteRow};
+use charliehub_proto::{domain::Domain, fragment::Fragment, peer::PeerRow, policy::PolicyRow, site::SiteRow};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The tables of the source of truth. Domains and fragments compile; the networks of the sites say who is internal; policies
-/// are for the agents alone.
+/// and peers are for the agents alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Table {
     Domains,
     Fragments,
     Sites,
     Policies,
+    Peers,
 }
 
 impl Table {
-    pub const ALL: [Self; 4] = [Self::Domains, Self::Fragments, Self::Sites, Self::Policies];
+    pub const ALL: [Self; 5] = [Self::Domains, Self::Fragments, Self::Sites, Self::Policies, Self::Peers];
 
     /// True when its rows can have routers, services or other objects of Traefik's configuration.
     pub fn compiles(self) -> bool {
@@ -61,6 +62,7 @@ pub enum Row {
     Fragment(Fragment),
     Site(SiteRow),
     Policy(PolicyRow),
+    Peer(PeerRow),
     Bad(BadRow),
 }
 
@@ -77,6 +79,7 @@ impl Row {
             Self::Fragment(row) => format!("{} {}", row.kind, row.name),
             Self::Site(row) => format!("site {}", row.site.name),
             Self::Policy(row) => format!("policy of {}", row.agent),
+            Self::Peer(row) => format!("peer {}", row.peer.name),
             Self::Bad(row) => {
                 ["domain", "name", "agent"].iter().find_map(|key| text(&row.raw, key)).unwrap_or_default()
             }

@@ -42,7 +42,7 @@ pub fn at(compiler: &Compiler, key: &Key) -> Option<Surface> {
     };
     let tier = match compiler.rows().get(&answer.key).map(|row| &**row) {
         Some(Row::Domain(row)) => Some(row.access_tier),
-        Some(Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_)) | None => None,
+        Some(Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_)) | None => None,
     };
     Some(Surface {
         name: door.name.to_string(),

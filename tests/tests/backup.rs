@@ -17,6 +17,7 @@ use serde_json::Value;
 const ROWS: &str = r#"
     INSERT INTO sites (name, networks) VALUES ('uk', '{10.44.0.0/16}');
     INSERT INTO policies (agent, body) VALUES ('hub2', '{"disks": [{"path": "/"}]}');
+    INSERT INTO peers (name, public_key, addresses) VALUES ('anna', 'Zm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyMTI=', '{10.99.0.2,fd99::2}');
     INSERT INTO fragments (kind, name, body, notes) VALUES ('http.middleware', 'odd', '{"headers": {
         "customResponseHeaders": {"X-A": "tab\tand \\ and \"quote\""}}}', E'two\nlines, a tab\t, \\N and ü');
     INSERT INTO domains (domain, tls_mode, backends) VALUES ('many.test', 'none',
@@ -85,7 +86,7 @@ async fn what_was_backed_up_while_somebody_wrote_comes_back_whole() {
     let told = provider.must(&["restore", path]).await;
     assert!(told.contains("as in the backup"), "{told}");
 
-    for table in ["domains", "fragments", "sites", "policies"] {
+    for table in ["domains", "fragments", "sites", "policies", "peers"] {
         let then = format!("SELECT to_jsonb(t)::text FROM {table}_as_of({revision}) t ORDER BY id");
         let now = format!("SELECT to_jsonb(t)::text FROM {table} t ORDER BY id");
         assert_eq!(postgres.sql(&now).await, world.postgres.sql(&then).await, "{table} of revision {revision}");

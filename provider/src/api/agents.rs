@@ -54,7 +54,7 @@ const USUAL: i64 = 100;
 
 /// `GET /api/agents`: each with its findings, as a bare array. Without a database it is what was read last.
 #[utoipa::path(get, operation_id = "list_agents", path = "/api/agents", tag = "agents",
-    responses((status = 200, body = Vec<AgentStatus>, description = "The agents that reported, and those that sites or policies name"), Problem))]
+    responses((status = 200, body = Vec<AgentStatus>, description = "The agents that reported, and those that sites, policies or peers name"), Problem))]
 pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Json<Vec<AgentStatus>>, Problem> {
     Parameters::of(request.uri())?.done(&[])?;
     let refreshed = async { api.agents.refresh(&**api.pool.get().await?).await.map_err(postgres::Error::from) };
@@ -70,7 +70,9 @@ pub(super) async fn list(State(api): State<Api>, request: Request) -> Result<Jso
 pub(super) fn known(api: &Api) -> Vec<AgentStatus> {
     let mut agents = api.agents.statuses(api.expectations.agents(), Instant::now());
     for agent in &mut agents {
-        agent.expected_current = api.expectations.of(&agent.name).map(|ready| ready.expected.digest.clone());
+        let ready = api.expectations.of(&agent.name);
+        agent.expected_revision = ready.as_ref().map(|ready| ready.expected.revision);
+        agent.expected_current = ready.map(|ready| ready.expected.digest.clone());
     }
     agents
 }

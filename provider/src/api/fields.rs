@@ -64,6 +64,21 @@ fields! { SITE, OfSite as NewSite:
     tunnels: Vec<Tunnel>, hosts: Vec<Host>, wan_name: String, notes: String,
 }
 
+fields! { PEER, OfPeer as NewPeer:
+    /// Lower case letters, digits and hyphens.
+    #[schema(example = "anna-laptop", max_length = 32)]
+    name: String,
+    /// The agents on the hubs that let it in; `hub2` when left out.
+    agents: Vec<String>,
+    /// On these hubs; `wg-clients` when left out.
+    interface: String,
+    /// As `wg pubkey` writes it.
+    public_key: String,
+    #[schema(example = json!(["10.99.0.7/32"]))]
+    addresses: Vec<String>,
+    notes: String,
+}
+
 fields! { POLICY, OfPolicy as NewPolicy:
     agent: String, body: Policy,
 }
@@ -78,6 +93,7 @@ pub(super) fn writable(table: Table) -> &'static [&'static str] {
         Table::Fragments => FRAGMENT,
         Table::Sites => SITE,
         Table::Policies => POLICY,
+        Table::Peers => PEER,
     }
 }
 
@@ -105,6 +121,11 @@ impl Fields {
                 ("networks", "give the networks that are there, such as [\"10.44.0.0/16\"]"),
             ],
             Table::Policies => &[("agent", "give the name of the agent"), ("body", "give the policy")],
+            Table::Peers => &[
+                ("name", "give a word that people call it by, such as anna-laptop"),
+                ("public_key", "give what `wg pubkey` makes of its private key"),
+                ("addresses", "give its addresses in the VPN, such as [\"10.99.0.7/32\"]"),
+            ],
         };
         match needed.iter().find(|(name, _)| !fields.json.contains_key(*name)) {
             Some((name, remedy)) => Err(Problem::invalid(name, format!("`{name}` is missing")).remedy(*remedy)),
@@ -148,8 +169,9 @@ impl Fields {
             }
             Table::Sites => check_tunnels(&json::read::<OfSite>(bytes)?)?,
             Table::Policies => json::read::<OfPolicy>(bytes).map(drop)?,
+            Table::Peers => json::read::<OfPeer>(bytes).map(drop)?,
         }
-        for field in ["ip_allowlist", "networks"] {
+        for field in ["ip_allowlist", "networks", "addresses"] {
             for network in json.get(field).and_then(Value::as_array).into_iter().flatten() {
                 check_network(field, network.as_str().unwrap_or_default())?;
             }

@@ -213,6 +213,7 @@ async fn contents(client: &impl GenericClient, tables: &[String]) -> Result<Opti
         ),
         ("sites", "true"),
         ("policies", "true"),
+        ("peers", "true"),
         ("tokens", "name <> 'first admin'"),
     ] {
         if !tables.iter().any(|name| name == table) {

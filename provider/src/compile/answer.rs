@@ -88,7 +88,7 @@ impl Compiler {
         let output = self.compiled(key)?;
         let row = match self.rows.get(key).map(|row| &**row) {
             Some(Row::Domain(row)) => Some(row),
-            Some(Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_)) | None => None,
+            Some(Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_)) | None => None,
         };
         let state = output.route.state.kind();
         let open = matches!(state, StateKind::Live | StateKind::Maintenance);

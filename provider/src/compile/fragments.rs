@@ -104,7 +104,9 @@ impl Fragments {
         let mut entry = match row {
             Row::Fragment(fragment) => parse(fragment),
             Row::Bad(row) => bad(row.reason.clone()),
-            Row::Domain(_) | Row::Site(_) | Row::Policy(_) => bad("another row in the place of a fragment".to_owned()),
+            Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) => {
+                bad("another row in the place of a fragment".to_owned())
+            }
         };
         if let Some(name) = &entry.name
             && let Err(reason) = reserved(name, settings)

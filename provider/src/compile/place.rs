@@ -97,7 +97,7 @@ impl Place {
         match row {
             Row::Domain(row) => of_domain(id, row, settings),
             Row::Bad(row) => of_bad(id, row, settings),
-            Row::Fragment(_) | Row::Site(_) | Row::Policy(_) => {
+            Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) => {
                 nowhere(Protocol::Http, "another row in the place of a domain".to_owned())
             }
         }

@@ -27,7 +27,7 @@ impl Stand {
         match row {
             Row::Domain(row) => of_domain(row),
             Row::Bad(row) => of_bad(row),
-            Row::Fragment(_) | Row::Site(_) | Row::Policy(_) => None,
+            Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) => None,
         }
     }
 

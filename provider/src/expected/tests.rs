@@ -30,6 +30,11 @@ fn policy(n: u128, agent: &str, unit: &str) -> (Key, Option<Arc<Row>>) {
     (key(Table::Policies, n), Some(Arc::new(Row::Policy(serde_json::from_value(policy).unwrap()))))
 }
 
+fn peer(n: u128, name: &str, agents: &[&str]) -> (Key, Option<Arc<Row>>) {
+    let peer = stamped(n, json!({"name": name, "agents": agents, "public_key": "k", "addresses": ["10.99.0.7/32"]}));
+    (key(Table::Peers, n), Some(Arc::new(Row::Peer(serde_json::from_value(peer).unwrap()))))
+}
+
 /// Rows that are read one change after the other.
 struct Story {
     compiler: Compiler,
@@ -91,6 +96,46 @@ fn only_what_concerns_agents_wakes_them() {
     assert!(last.sites.is_empty() && last.names.is_empty() && last.policy == Policy::default());
     assert_eq!(story.expectations.agents(), BTreeSet::from(["hub3".to_owned()]));
     assert_ne!(first.digest, last.digest);
+}
+
+#[test]
+fn each_hub_gets_the_peers_that_it_lets_in_by_their_names() {
+    let mut story = Story::new();
+    assert!(
+        story.read(vec![peer(1, "zoe", &["hub2"]), peer(2, "ben", &["hub3"])]),
+        "peers alone are something to expect"
+    );
+    assert_eq!(story.expectations.agents(), BTreeSet::from(["hub2".to_owned(), "hub3".to_owned()]));
+    let names = |agent: &str, story: &Story| -> Vec<String> {
+        let ready = story.expectations.of(agent).unwrap();
+        ready.expected.peers.iter().map(|peer| peer.name.clone()).collect()
+    };
+    assert_eq!((names("hub2", &story), names("hub3", &story)), (vec!["zoe".to_owned()], vec!["ben".to_owned()]));
+    let first = story.hub();
+    assert!(story.read(vec![peer(3, "anna", &["hub2", "hub3"])]));
+    assert_eq!(names("hub2", &story), ["anna", "zoe"]);
+    assert_eq!(names("hub3", &story), ["anna", "ben"]);
+    let now = story.expectations.of("hub2").unwrap();
+    let delta = story.expectations.since("hub2", &first.digest, &now).unwrap();
+    let delta: ExpectedDelta = serde_json::from_slice(&delta).unwrap();
+    assert_eq!(delta.peers.as_ref().map(Vec::len), Some(2));
+    assert_eq!(first.clone().changed_by(delta).as_ref(), Some(&now.expected));
+    assert!(!story.read(vec![peer(3, "anna", &["hub2", "hub3"])]), "nothing is different");
+    assert!(story.read(vec![(key(Table::Peers, 3), None)]));
+    assert_eq!(story.hub().digest, first.digest);
+}
+
+#[test]
+fn a_digest_is_what_it_was_before_there_could_be_peers() {
+    let mut story = Story::new();
+    story.read(vec![site(1, "uk", "hub2")]);
+    let without = story.hub();
+    let all = serde_json::to_vec(&("hub2", &without.sites, &without.policy, Names::default().hash())).unwrap();
+    assert_eq!(without.digest, hex(&Sha256::digest(all)));
+    story.read(vec![peer(1, "anna", &["hub3"])]);
+    assert_eq!(story.hub().digest, without.digest, "let in elsewhere");
+    story.read(vec![peer(1, "anna", &["hub2"])]);
+    assert_ne!(story.hub().digest, without.digest);
 }
 
 #[test]

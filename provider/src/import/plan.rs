@@ -111,7 +111,7 @@ impl Plan {
             let route = compiler.route(&key(&write.row));
             let (kind, name) = match &write.row {
                 Row::Fragment(fragment) => (fragment.kind.as_str(), Some(fragment.name.clone())),
-                Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => ("router", None),
+                Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => ("router", None),
             };
             let routers = route.into_iter().flat_map(|route| &route.routers).map(|(_, router)| router.to_string());
             let origin = format!("{kind} {} of {}", write.router, write.file);
@@ -154,6 +154,7 @@ fn key(row: &Row) -> Key {
         Row::Fragment(fragment) => Key::fragment(fragment.id),
         Row::Site(site) => Key { table: crate::row::Table::Sites, id: site.id },
         Row::Policy(policy) => Key { table: crate::row::Table::Policies, id: policy.id },
+        Row::Peer(peer) => Key { table: crate::row::Table::Peers, id: peer.id },
         Row::Domain(domain) => Key::domain(domain.id),
         Row::Bad(_) => Key::domain(uuid::Uuid::nil()),
     }
@@ -175,7 +176,7 @@ pub(super) fn of_files(found: Found, existing: &Rows, settings: &Arc<Settings>) 
     plan.take_rows(rows.collect(), existing, merged);
     let there = existing.values().filter_map(|row| match &**row {
         Row::Fragment(fragment) => Some(fragment),
-        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
     });
     let by_name: BTreeMap<(&str, &str), &Fragment> =
         there.map(|fragment| ((fragment.kind.as_str(), fragment.name.as_str()), fragment)).collect();
@@ -205,7 +206,7 @@ impl Plan {
             .values()
             .filter_map(|row| match &**row {
                 Row::Domain(domain) => Some((place(domain), domain)),
-                Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+                Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
             })
             .collect();
         for (row, router, file) in rows {

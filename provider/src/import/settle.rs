@@ -192,7 +192,7 @@ impl Choice<'_> {
                 let kind = fragment.kind.parse().ok()?;
                 Some(((kind, fragment.name.clone()), traefik::piece(kind, &fragment.body).ok()?))
             }
-            Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+            Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
         }));
     }
 

@@ -41,7 +41,7 @@ fn taken_over(plan: &Plan, existing: &Rows) -> Rows {
         let key = match &write.row {
             Row::Domain(row) => Key::domain(row.id),
             Row::Fragment(row) => Key::fragment(row.id),
-            Row::Site(_) | Row::Policy(_) | Row::Bad(_) => panic!("nothing bad is written"),
+            Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => panic!("nothing bad is written"),
         };
         rows.insert(key, Arc::new(write.row.clone()));
     }
@@ -83,7 +83,7 @@ fn domains(rows: &Rows) -> Vec<&Domain> {
         .filter(|row| domain(row))
         .map(|row| match &**row {
             Row::Domain(row) => row,
-            Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => unreachable!(),
+            Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => unreachable!(),
         })
         .collect();
     found.sort_by_key(|row| (row.domain.clone(), row.path_prefix.clone()));
@@ -95,7 +95,7 @@ fn fragments(rows: &Rows) -> Vec<&Fragment> {
         .values()
         .filter_map(|row| match &**row {
             Row::Fragment(row) => Some(row),
-            Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+            Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
         })
         .collect();
     found.sort_by_key(|row| (row.kind.clone(), row.name.clone()));

@@ -38,6 +38,7 @@ fn table_of(row: &Row) -> Option<Table> {
         Row::Fragment(_) => Some(Table::Fragments),
         Row::Site(_) => Some(Table::Sites),
         Row::Policy(_) => Some(Table::Policies),
+        Row::Peer(_) => Some(Table::Peers),
         Row::Bad(_) => None,
     }
 }
@@ -65,6 +66,7 @@ fn json(row: &Row) -> serde_json::Value {
         Row::Fragment(fragment) => serde_json::to_value(fragment),
         Row::Site(site) => serde_json::to_value(site),
         Row::Policy(policy) => serde_json::to_value(policy),
+        Row::Peer(peer) => serde_json::to_value(peer),
         Row::Bad(row) => Ok(row.raw.clone()),
     }
     .unwrap_or_default()
@@ -83,7 +85,7 @@ fn refused(error: tokio_postgres::Error, set: &[&Write]) -> Error {
             let (id, name) = (row.id.to_string(), format!("=({}, {})", row.kind, row.name));
             detail.contains(&id) || detail.contains(&name)
         }
-        Row::Site(_) | Row::Policy(_) | Row::Bad(_) => false,
+        Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => false,
     });
     let Some(write) = failing else { return error.into() };
     let known = REMEDIES.iter().find(|known| Some(known.constraint) == db.constraint());

@@ -40,6 +40,7 @@ pub(super) static FILES: &[File] = files! {
     12 "0012_history_pieces"
     13 "0013_actions"
     14 "0014_ddns"
+    15 "0015_peers"
     16 "0016_rotations"
 };
 

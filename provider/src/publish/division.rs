@@ -109,7 +109,7 @@ impl Division {
                     }
                     continue;
                 }
-                Table::Policies => continue,
+                Table::Policies | Table::Peers => continue,
             }
             self.touch(key, &mut touched);
             let members = self.take_out(key).map_or(0, |seat| seat.members);
@@ -240,12 +240,12 @@ fn chooses(selector: &Selector, row: &Row) -> bool {
     let site = match row {
         Row::Domain(row) => row.site.as_deref(),
         Row::Bad(row) => row.raw.get("site").and_then(Value::as_str),
-        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) => return false,
+        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) => return false,
     };
     let label = |key: &str| match row {
         Row::Domain(row) => row.labels.get(key).map(String::as_str),
         Row::Bad(row) => row.raw.get("labels")?.get(key)?.as_str(),
-        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) => None,
+        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) => None,
     };
     selector.site.as_deref().is_none_or(|wanted| site == Some(wanted))
         && selector.labels.iter().all(|(key, value)| label(key) == Some(value.as_str()))

@@ -450,6 +450,7 @@ pub fn owner(key: Key, row: &Row) -> Owner {
         Row::Domain(_) => ("domain".to_owned(), row.name()),
         Row::Site(site) => ("site".to_owned(), site.site.name.clone()),
         Row::Policy(policy) => ("policy".to_owned(), policy.agent.clone()),
+        Row::Peer(peer) => ("peer".to_owned(), peer.peer.name.clone()),
         Row::Bad(bad) => match key.table {
             Table::Domains => ("domain".to_owned(), row.name()),
             Table::Fragments => {
@@ -458,6 +459,7 @@ pub fn owner(key: Key, row: &Row) -> Owner {
             }
             Table::Sites => ("site".to_owned(), row.name()),
             Table::Policies => ("policy".to_owned(), row.name()),
+            Table::Peers => ("peer".to_owned(), row.name()),
         },
     };
     Owner { id: key.id, kind, name }

@@ -52,6 +52,7 @@ pub(super) fn is_protected(row: &Domain) -> bool {
 pub fn restricted(base: &Rows, newest: &Rows) -> Rows {
     let mut rows = base.clone();
     narrow_sites(&mut rows, newest);
+    keep_peers(&mut rows, newest);
     let running = || base.iter().filter_map(|(key, row)| Some((key, domain(row).filter(|row| row.is_served())?)));
     let places: BTreeMap<Place<'_>, Key> = running().map(|(key, row)| (place(row), *key)).collect();
     let hosts: Hosts<'_> = running().map(|(_, row)| row).collect();
@@ -75,7 +76,7 @@ pub fn restricted(base: &Rows, newest: &Rows) -> Rows {
                 rows.insert(Key::domain(id), Arc::new(Row::Domain(Domain { id, ..new.clone() })));
             }
             Some(Row::Bad(_)) => {}
-            Some(Row::Domain(_) | Row::Fragment(_) | Row::Site(_) | Row::Policy(_)) | None => {
+            Some(Row::Domain(_) | Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_)) | None => {
                 rows.insert(*key, Arc::clone(row));
             }
         }
@@ -87,7 +88,7 @@ pub fn restricted(base: &Rows, newest: &Rows) -> Rows {
 fn narrow_sites(rows: &mut Rows, newest: &Rows) {
     let networks = |row: &Row| match row {
         Row::Site(row) => row.site.networks.clone(),
-        Row::Domain(_) | Row::Fragment(_) | Row::Policy(_) | Row::Bad(_) => Vec::new(),
+        Row::Domain(_) | Row::Fragment(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => Vec::new(),
     };
     let internal: Vec<IpNet> = newest.values().flat_map(|row| networks(row)).collect();
     rows.retain(|_, row| {
@@ -100,4 +101,14 @@ fn narrow_sites(rows: &mut Rows, newest: &Rows) {
         }
         !networks(row).is_empty()
     });
+}
+
+/// Leaves each peer as the newest have it, and out where they do not: nobody is let in who is not any more.
+fn keep_peers(rows: &mut Rows, newest: &Rows) {
+    rows.retain(|key, row| !matches!(**row, Row::Peer(_)) || newest.contains_key(key));
+    for (key, row) in rows.iter_mut().filter(|(_, row)| matches!(***row, Row::Peer(_))) {
+        if let Some(newest) = newest.get(key) {
+            *row = Arc::clone(newest);
+        }
+    }
 }

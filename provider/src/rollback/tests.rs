@@ -223,3 +223,27 @@ proptest! {
         prop_assert!(target.kept.is_empty());
     }
 }
+
+#[tokio::test]
+async fn who_was_shut_out_of_the_vpn_stays_out() {
+    let (_cluster, mut client) = Cluster::migrated().await;
+    let peer = |name: &str, key: &str, address: &str| {
+        format!(
+            "INSERT INTO peers (name, public_key, addresses) VALUES ('{name}', '{key}9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyMTI=', '{{{address}}}')"
+        )
+    };
+    for sql in [
+        peer("anna", "aa", "10.99.0.2").as_str(),
+        &peer("ben", "bb", "10.99.0.3"),
+        "UPDATE peers SET addresses = '{10.99.0.4}', notes = 'lost the first phone' WHERE name = 'ben'",
+        "DELETE FROM peers WHERE name = 'anna'",
+        &peer("carl", "cc", "10.99.0.2"),
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let done = back(&mut client, 2).await.unwrap();
+    assert_eq!(done.kept_narrower, ["peer anna", "peer ben"]);
+    let changed: Vec<_> = done.changed.iter().map(|row| (row.name.as_str(), row.op)).collect();
+    assert_eq!(changed, [("peer carl", RowOp::Delete)], "who was not let in then is not now");
+    assert_eq!(lines(&client, "SELECT name || addresses::text FROM peers").await, ["ben{10.99.0.4/32}"]);
+}

@@ -32,7 +32,8 @@ use crate::{
 };
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    LOCK TABLE charliehub.domains, charliehub.fragments, charliehub.sites, charliehub.policies IN ACCESS SHARE MODE";
+    LOCK TABLE charliehub.domains, charliehub.fragments, charliehub.sites, charliehub.policies, charliehub.peers
+    IN ACCESS SHARE MODE";
 
 /// For the delta, whose plan must follow the change, not the size of the tables: by index, whatever the statistics say.
 const PLANS: &str =
@@ -246,7 +247,8 @@ impl Reader {
             SELECT charliehub.row_hash(id, version, xmin) AS hash FROM charliehub.domains UNION ALL
             SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.fragments UNION ALL
             SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.sites UNION ALL
-            SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.policies) t ON true GROUP BY r.n, r.token";
+            SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.policies UNION ALL
+            SELECT charliehub.row_hash(id, version, xmin) FROM charliehub.peers) t ON true GROUP BY r.n, r.token";
         let client = &self.client;
         let ((), rows, ()) =
             try_join3(client.batch_execute(BEGIN), client.query_typed(SUM, &[]), client.batch_execute("COMMIT"))
@@ -287,7 +289,8 @@ fn changed(table: Table) -> String {
 /// How many rows there are.
 async fn count(client: &Client) -> Result<u64, tokio_postgres::Error> {
     const COUNT: &str = "SELECT (SELECT count(*) FROM charliehub.domains) + (SELECT count(*) FROM charliehub.fragments)
-            + (SELECT count(*) FROM charliehub.sites) + (SELECT count(*) FROM charliehub.policies)";
+            + (SELECT count(*) FROM charliehub.sites) + (SELECT count(*) FROM charliehub.policies)
+            + (SELECT count(*) FROM charliehub.peers)";
     let counted = client.query_typed(COUNT, &[]).await?;
     let rows: i64 = counted.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
     Ok(u64::try_from(rows).unwrap_or_default())
@@ -342,7 +345,7 @@ pub async fn newest(client: &mut Client) -> Result<Rows, tokio_postgres::Error> 
     let transaction = one_snapshot.start().await?;
     transaction
         .batch_execute(
-            "LOCK TABLE charliehub.domains, charliehub.fragments, charliehub.sites, charliehub.policies
+            "LOCK TABLE charliehub.domains, charliehub.fragments, charliehub.sites, charliehub.policies, charliehub.peers
                  IN ACCESS SHARE MODE",
         )
         .await?;

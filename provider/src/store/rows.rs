@@ -9,6 +9,7 @@ use std::{fmt::Display, str::FromStr, sync::Arc};
 use charliehub_proto::{
     domain::Domain,
     fragment::Fragment,
+    peer::{Peer, PeerRow},
     policy::PolicyRow,
     site::{Site, SiteRow},
 };
@@ -90,6 +91,18 @@ const POLICY: Columns = &[
     ("version", "version"),
 ];
 
+const PEER: Columns = &[
+    ("name", "name"),
+    ("agents", "agents::text[]"),
+    ("interface", "interface"),
+    ("public_key", "public_key"),
+    ("addresses", "addresses::text[]"),
+    ("notes", "notes"),
+    ("created_at", "created_at"),
+    ("updated_at", "updated_at"),
+    ("version", "version"),
+];
+
 /// A row as it was fetched; `None` when it is gone.
 #[derive(Clone, Debug)]
 pub struct Fetched {
@@ -119,6 +132,7 @@ pub fn name(table: Table) -> &'static str {
         Table::Fragments => "fragments",
         Table::Sites => "sites",
         Table::Policies => "policies",
+        Table::Peers => "peers",
     }
 }
 
@@ -128,6 +142,7 @@ pub fn columns(table: Table) -> Columns {
         Table::Fragments => FRAGMENT,
         Table::Sites => SITE,
         Table::Policies => POLICY,
+        Table::Peers => PEER,
     }
 }
 
@@ -141,6 +156,7 @@ pub fn decode(table: Table, row: &tokio_postgres::Row, skip: usize) -> Option<Fe
         Table::Fragments => fragment(id, &mut fields).map(Row::Fragment),
         Table::Sites => site(id, &mut fields).map(Row::Site),
         Table::Policies => policy(id, &mut fields).map(Row::Policy),
+        Table::Peers => peer(id, &mut fields).map(Row::Peer),
     };
     let row = decoded.unwrap_or_else(|reason| Row::Bad(BadRow { raw: fields.raw(id), reason }));
     let hash = fields.row.try_get(skip + 1 + columns.len()).unwrap_or_default();
@@ -224,6 +240,18 @@ fn policy(id: Uuid, fields: &mut Fields<'_>) -> Result<PolicyRow, String> {
         updated_at: fields.take()?,
         version: fields.take()?,
     })
+}
+
+fn peer(id: Uuid, fields: &mut Fields<'_>) -> Result<PeerRow, String> {
+    let peer = Peer {
+        name: fields.take()?,
+        agents: fields.take()?,
+        interface: fields.take()?,
+        public_key: fields.take()?,
+        addresses: fields.parse_all()?,
+        notes: fields.take()?,
+    };
+    Ok(PeerRow { id, peer, created_at: fields.take()?, updated_at: fields.take()?, version: fields.take()? })
 }
 
 /// Takes the columns of a row one after the other, and names the one that fails.

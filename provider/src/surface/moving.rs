@@ -71,7 +71,7 @@ pub async fn to_internal(
     let now = read::all(&transaction).await?;
     let chosen = now.iter().filter_map(|(key, row)| match &**row {
         Row::Domain(row) if is_chosen(&patterns, row) => Some((*key, row)),
-        Row::Domain(_) | Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+        Row::Domain(_) | Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
     });
     let chosen: Vec<(Key, &Domain)> = chosen.collect();
     if chosen.is_empty() {

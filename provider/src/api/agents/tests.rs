@@ -269,6 +269,102 @@ async fn what_is_expected_is_answered_whole_as_a_difference_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn peers_are_written_read_and_refused_in_words() {
+    let mut story = Story::new().await;
+    let anna = json!({"public_key": KEY, "addresses": ["10.99.0.7/32", "fd99::7"], "notes": "her laptop"});
+    let (status, dry) = story.admin("PUT", "/api/peers/anna?dry_run=true", &anna).await;
+    assert_eq!((status, &dry["change"]["state"]), (200, &json!("dry_run")), "{dry}");
+    let (status, written) = story.admin("PUT", "/api/peers/anna", &anna).await;
+    assert_eq!((status, &written["agents"], &written["interface"]), (201, &json!(["hub2"]), &json!("wg-clients")));
+    assert_eq!(written["addresses"], json!(["10.99.0.7/32", "fd99::7/128"]), "{written}");
+    assert_eq!(written["change"]["diff"], json!([]), "it is nothing to Traefik: {written}");
+    let (status, headers, shown) = story.ask(&story.world.reader, "GET", "/api/peers/anna", &Value::Null).await;
+    assert_eq!((status, &headers["etag"]), (200, &format!("\"{}\"", written["version"]).parse().unwrap()));
+    assert_eq!(shown["public_key"], KEY);
+    let other = KEY.replace("Zm9v", "YmFy");
+    let field = |body: &Value| body["field"].as_str().unwrap_or_default().to_owned();
+    for (change, status, at, words) in [
+        (
+            json!({"name": "ben", "public_key": other, "addresses": ["10.99.0.7"]}),
+            409,
+            "addresses",
+            "that of peer anna",
+        ),
+        (
+            json!({"name": "ben", "public_key": KEY, "addresses": ["10.99.0.8"]}),
+            409,
+            "public_key",
+            "another peer has this key",
+        ),
+        (json!({"name": "anna", "public_key": other, "addresses": ["10.99.0.8"]}), 409, "name", "is there"),
+        (
+            json!({"name": "ben", "public_key": "short", "addresses": ["10.99.0.8"]}),
+            422,
+            "public_key",
+            "not a public key",
+        ),
+        (json!({"name": "ben", "public_key": other, "addresses": ["10.99.0.0/24"]}), 422, "addresses", "no network"),
+        (json!({"name": "ben", "public_key": other, "addresses": ["10.99.0.8/24"]}), 422, "addresses", "bits set"),
+        (json!({"name": "ben", "public_key": other, "addresses": []}), 422, "addresses", "at least one"),
+        (
+            json!({"name": "ben", "public_key": other, "addresses": ["10.99.0.8"], "agents": []}),
+            422,
+            "agents",
+            "at least one",
+        ),
+        (
+            json!({"name": "ben", "public_key": other, "addresses": ["10.99.0.8"], "private_key": "x"}),
+            422,
+            "private_key",
+            "no field",
+        ),
+        (json!({"name": "ben", "addresses": ["10.99.0.8"]}), 422, "public_key", "missing"),
+        (json!({"public_key": other, "addresses": ["10.99.0.8"]}), 422, "name", "missing"),
+    ] {
+        let (got, problem) = story.admin("POST", "/api/peers", &change).await;
+        assert_eq!((got, field(&problem)), (status, at.to_owned()), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+    }
+    let stale = Request::delete("/api/peers/anna")
+        .header("authorization", format!("Bearer {}", story.world.editor))
+        .header("if-match", "\"999\"");
+    assert_eq!(story.world.send(stale, "").await.0, 412);
+    for (token, method, allowed) in [
+        (&story.world.reader, "GET", 200),
+        (&story.world.reader, "DELETE", 403),
+        (&story.agents[0], "GET", 403),
+        (&story.world.editor, "GET", 200),
+    ] {
+        assert_eq!(story.ask(token, method, "/api/peers/anna", &Value::Null).await.0, allowed, "{method}");
+    }
+    let twice = |key: &str| {
+        Request::post("/api/peers")
+            .header("authorization", format!("Bearer {}", story.world.editor))
+            .header("content-type", "application/json")
+            .header("idempotency-key", key)
+    };
+    let ben = json!({"name": "ben", "agents": ["hub3"], "public_key": other, "addresses": ["10.99.0.8"]}).to_string();
+    for _ in 0..2 {
+        let (status, _, body) = story.world.send(twice("one"), ben.clone()).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    story.read().await;
+    let (_, agents) = story.admin("GET", "/api/agents", &Value::Null).await;
+    let known: Vec<_> =
+        agents.as_array().unwrap().iter().map(|one| (&one["name"], &one["expected_revision"])).collect();
+    assert_eq!(known, [(&json!("hub2"), &json!(2)), (&json!("hub3"), &json!(2))]);
+    let (_, _, expected) = story.ask(&story.agents[1], "GET", "/api/agents/hub3/expected", &Value::Null).await;
+    assert_eq!((&expected["peers"][0]["name"], expected["peers"].as_array().unwrap().len()), (&json!("ben"), 1));
+    let (_, list) = story.admin("GET", "/api/peers", &Value::Null).await;
+    assert_eq!((&list[0]["name"], &list[1]["name"]), (&json!("anna"), &json!("ben")));
+    assert_eq!(story.admin("DELETE", "/api/peers/anna", &Value::Null).await.0, 200);
+    let (status, problem) = story.admin("DELETE", "/api/peers/anna", &Value::Null).await;
+    assert_eq!(status, 404, "{problem}");
+    let told = story.admin("GET", "/api/audit?limit=1", &Value::Null).await.1;
+    assert_eq!((&told[0]["kind"], &told[0]["name"]), (&json!("row.delete"), &json!("peer anna")), "{told}");
+}
+
+#[tokio::test]
 async fn sites_and_policies_are_written_read_and_refused_in_words() {
     let story = Story::new().await;
     let tunnel = json!({"interface": "wg-uk", "public_key": KEY, "allowed_ips": ["10.44.0.0/16"], "keepalive": 25});

@@ -99,6 +99,22 @@ pub(crate) const REMEDIES: &[Known] = remedies! {
         "write [{\"address\": \"10.44.1.20\", \"name\": \"px1\", \"port\": 8006}]";
     sites_wan_name_valid wan_name: "this is not a domain name of at least two labels", "write it as uk.example.org";
     sites_notes_valid notes: "notes are plain text of at most 10000 bytes", "leave out back-ticks and control characters";
+    peers_pkey id: "a peer with this id is there", "leave `id` out";
+    peers_immutable id: "`id` and `created_at` never change", "delete the peer and insert another";
+    peers_name_unique name: "a peer of this name is there", "change that one with PUT, or give this one another `name`";
+    peers_name_valid name: "a peer is called by a short word", "use lower case letters, digits and hyphens, at most 32: anna-laptop";
+    peers_agents_valid agents: "these are not names of agents, at least one, each once",
+        "write the names that their tokens were made for: [\"hub2\"]";
+    peers_interface_valid interface: "this is not the name of an interface",
+        "write at most 15 letters, digits, _ = + . and -: wg-clients";
+    peers_public_key_unique public_key: "another peer has this key", "make a new key for this one, or remove the other";
+    peers_public_key_valid public_key: "this is not a public key of WireGuard",
+        "write the 44 characters, the last one =, that `wg pubkey` makes of the private key";
+    peers_addresses_valid addresses: "a peer has at least one address, each once, and no network",
+        "write [\"10.99.0.7/32\"]; of IPv6 with /128";
+    peers_addresses_apart addresses: "another peer has one of these addresses",
+        "an address leads to one peer: give this one another, or remove the other first";
+    peers_notes_valid notes: "notes are plain text of at most 10000 bytes", "leave out back-ticks and control characters";
     policies_pkey id: "a policy with this id is there", "leave `id` out";
     policies_immutable id: "`id` and `created_at` never change", "delete the policy and insert another";
     policies_agent_unique agent: "there is a policy for this agent", "change that one";

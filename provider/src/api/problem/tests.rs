@@ -10,7 +10,7 @@ async fn every_constraint_has_its_remedy() {
     let (_cluster, client) = Cluster::migrated().await;
     let rows = client
         .query(
-            "WITH t AS (SELECT unnest('{charliehub.domains,charliehub.fragments,charliehub.sites,charliehub.policies}'::regclass[]) AS t)
+            "WITH t AS (SELECT unnest('{charliehub.domains,charliehub.fragments,charliehub.sites,charliehub.policies,charliehub.peers}'::regclass[]) AS t)
              SELECT conname::text FROM pg_constraint JOIN t ON conrelid = t
              UNION SELECT indexrelid::regclass::text FROM pg_index JOIN t ON indrelid = t WHERE indisunique",
             &[],
@@ -19,8 +19,15 @@ async fn every_constraint_has_its_remedy() {
         .unwrap();
     let strip = |name: String| name.trim_start_matches("charliehub.").to_owned();
     let mut there: BTreeSet<String> = rows.iter().map(|row| strip(row.get(0))).collect();
-    let of_triggers =
-        ["domains_immutable", "fragments_immutable", "sites_immutable", "policies_immutable", "sites_networks_apart"];
+    let of_triggers = [
+        "domains_immutable",
+        "fragments_immutable",
+        "sites_immutable",
+        "policies_immutable",
+        "peers_immutable",
+        "sites_networks_apart",
+        "peers_addresses_apart",
+    ];
     there.extend(of_triggers.map(str::to_owned));
     let known: BTreeSet<String> = REMEDIES.iter().map(|known| known.constraint.to_owned()).collect();
     assert_eq!(known.len(), REMEDIES.len(), "each once");

@@ -25,7 +25,7 @@ pub(super) async fn rehearse(api: &Api, change: &Change, touched: &Touched) -> R
     let report = api.rehearsal.run(&api.rehearsal.candidate(rows)).await?;
     let fragments = touched.after.values().filter_map(|row| match &**row {
         Row::Fragment(fragment) => Some(fragment.name.as_str()),
-        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
     });
     let changed: BTreeSet<&str> = change.diff.iter().map(|one| one.name.as_str()).chain(fragments).collect();
     match report.against(|name| changed.contains(name)) {

@@ -25,7 +25,7 @@ pub(in crate::api) enum Target {
     Id(Uuid),
     /// A fragment, by its kind and name.
     Named(String, String),
-    /// A site by its name, a policy by its agent.
+    /// A site or a peer by its name, a policy by its agent.
     Called(String),
 }
 
@@ -250,5 +250,6 @@ fn missing(table: Table) -> Problem {
         }
         Table::Sites => Problem::not_found("there is no site of this name").remedy("GET /api/sites lists them"),
         Table::Policies => Problem::not_found("there is no policy for this agent").remedy("make one with PUT"),
+        Table::Peers => Problem::not_found("there is no peer of this name").remedy("GET /api/peers lists them"),
     }
 }

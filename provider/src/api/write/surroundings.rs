@@ -161,7 +161,7 @@ fn hosts(touched: &Touched) -> Vec<String> {
     let names = rows.filter_map(|row| match &**row {
         Row::Domain(row) => Some(row.domain.as_str()),
         Row::Bad(row) => row.raw.get("domain").and_then(serde_json::Value::as_str),
-        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) => None,
+        Row::Fragment(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) => None,
     });
     let wildcard = |name: &str| name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
     let both = names.flat_map(|name| [Some(name.to_owned()), wildcard(name)]).flatten();
@@ -172,7 +172,7 @@ fn hosts(touched: &Touched) -> Vec<String> {
 fn names(touched: &Touched, rows: &Rows) -> Vec<String> {
     let fragment = |row: &Arc<Row>| match &**row {
         Row::Fragment(fragment) => Some(fragment.clone()),
-        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Bad(_) => None,
+        Row::Domain(_) | Row::Site(_) | Row::Policy(_) | Row::Peer(_) | Row::Bad(_) => None,
     };
     let own = touched.before.values().chain(touched.after.values()).filter_map(fragment);
     let own = own.flat_map(|fragment| [format!("{}@http", fragment.name), fragment.name]);

@@ -351,6 +351,101 @@ async fn every_constraint_of_sites_and_policies_refuses_what_it_should() {
         .expect("in one statement two sites may change places");
 }
 
+/// `column = value` on top of a good peer, and `vpn` of a policy: what may not enter, and the constraint that says so.
+#[tokio::test]
+async fn every_constraint_of_peers_refuses_what_it_should() {
+    let (_cluster, client) = Cluster::migrated().await;
+    let other = KEY.replace("Zm9v", "YmFy");
+    let peer = |name: &str, key: &str, addresses: &str| {
+        format!("INSERT INTO peers (name, public_key, addresses) VALUES ('{name}', '{key}', '{{{addresses}}}')")
+    };
+    let vpn = |more: &str| {
+        format!(
+            "UPDATE policies SET body = '{{\"vpn\":[{{\"interface\":\"wg-clients\",\"public_key\":\"{KEY}\",\"endpoint\":\"vpn.example.org:51820\",\"addresses\":[\"10.99.0.1/24\",\"fd99::1/64\"]{more}}}]}}'"
+        )
+    };
+    let all = ",\"routes\":[\"0.0.0.0/0\"],\"dns\":[\"10.44.0.53\",\"fd44::53\"],\"listen_port\":51820,\"mtu\":1380";
+    for good in [
+        peer("anna", KEY, "10.99.0.2,fd99::2"),
+        "UPDATE peers SET agents = '{hub2,hub3}', interface = 'wg0', notes = 'Anna''s laptop'".to_owned(),
+        peer("ben", &other, "10.99.0.3/32"),
+        "INSERT INTO policies (agent, body) VALUES ('hub2', '{}')".to_owned(),
+        vpn(""),
+        vpn(all),
+    ] {
+        client.batch_execute(&good).await.unwrap_or_else(|error| panic!("{good}: {error:?}"));
+    }
+    let before = revision(&client).await;
+    let third = KEY.replace("Zm9v", "YmF6");
+    let set = |what: &str| format!("UPDATE peers SET {what} WHERE name = 'anna'");
+    let mut cases = vec![
+        (peer("anna", &third, "10.99.0.4"), "peers_name_unique"),
+        (peer("carl", KEY, "10.99.0.4"), "peers_public_key_unique"),
+        (peer("carl", &third, "10.99.0.3"), "peers_addresses_apart"),
+        (
+            format!("{}, ('b', '{}', '{{10.99.0.9}}')", peer("a", &third, "10.99.0.9"), KEY.replace("Zm9v", "YmF4")),
+            "peers_addresses_apart",
+        ),
+        (set("name = 'Anna Laptop'"), "peers_name_valid"),
+        (set("name = ''"), "peers_name_valid"),
+        (set("agents = '{}'"), "peers_agents_valid"),
+        (set("agents = '{hub2,hub2}'"), "peers_agents_valid"),
+        (set("agents = '{a b}'"), "peers_agents_valid"),
+        (set("agents = '{hub2,NULL}'"), "peers_agents_valid"),
+        (set("interface = 'wg clients'"), "peers_interface_valid"),
+        (set("interface = 'wg-of-all-clients'"), "peers_interface_valid"),
+        (set("public_key = 'Zm9v'"), "peers_public_key_valid"),
+        (set(&format!("public_key = '{}'", KEY.replace("MTI=", "MTJ="))), "peers_public_key_valid"),
+        (set("addresses = '{}'"), "peers_addresses_valid"),
+        (set("addresses = '{10.99.0.0/24}'"), "peers_addresses_valid"),
+        (set("addresses = '{fd99::/64}'"), "peers_addresses_valid"),
+        (set("addresses = '{10.99.0.2,10.99.0.2}'"), "peers_addresses_valid"),
+        (set("addresses = '{10.99.0.2,NULL}'"), "peers_addresses_valid"),
+        (set("addresses = '{10.99.0.2,10.99.0.3}'"), "peers_addresses_apart"),
+        (set("notes = '`'"), "peers_notes_valid"),
+        (set("id = gen_random_uuid()"), "peers_immutable"),
+    ];
+    let bad = [
+        vpn("").replace("wg-clients", "wg clients"),
+        vpn("").replace(KEY, "Zm9v"),
+        vpn("").replace(":51820", ""),
+        vpn("").replace("10.99.0.1/24", "10.99.0.1"),
+        vpn("").replace("\"10.99.0.1/24\",\"fd99::1/64\"", ""),
+        vpn(",\"routes\":[\"10.44.0.1/16\"]"),
+        vpn(",\"dns\":[\"dns.example.org\"]"),
+        vpn(",\"dns\":\"10.44.0.53\""),
+        vpn(",\"listen_port\":0"),
+        vpn(",\"mtu\":65536"),
+        vpn(",\"colour\":1"),
+        vpn(&format!(
+            "}},{{\"interface\":\"wg-clients\",\"public_key\":\"{KEY}\",\"endpoint\":\"a.test:1\",\"addresses\":[\"10.98.0.1/24\"]"
+        )),
+        "UPDATE policies SET body = '{\"vpn\":{}}'".to_owned(),
+    ];
+    cases.extend(bad.map(|bad| (bad, "policies_body_valid")));
+    for (bad, constraint) in cases {
+        let error = client.batch_execute(&bad).await.expect_err(&bad);
+        let db = error.as_db_error().unwrap_or_else(|| panic!("{bad}: {error:?}"));
+        assert_eq!(db.constraint(), Some(constraint), "{bad}: {db:?}");
+    }
+    assert_eq!(revision(&client).await, before, "what was refused left nothing");
+    let error = client.batch_execute(&peer("carl", &third, "fd99::2")).await.unwrap_err();
+    assert_eq!(error.as_db_error().unwrap().message(), "address fd99::2 of peer carl is that of peer anna");
+    client
+        .batch_execute(
+            "UPDATE peers SET addresses = CASE name WHEN 'anna' THEN '{10.99.0.3}' ELSE '{10.99.0.2}' END::cidr[]",
+        )
+        .await
+        .expect("in one statement two peers may change places");
+    client.batch_execute("DELETE FROM peers WHERE name = 'ben'; TRUNCATE peers").await.unwrap();
+    let history =
+        "SELECT count(*) FROM history WHERE tbl = 'peers' AND ch_row_name(tbl, coalesce(new, old)) LIKE 'peer %'";
+    assert_eq!(number(&client, history).await, 7);
+    let then = "SELECT count(*) FROM peers_as_of(1) WHERE name = 'anna' AND addresses = '{10.99.0.2/32,fd99::2/128}'";
+    assert_eq!(number(&client, then).await, 1);
+    assert_eq!(number(&client, "SELECT count(*) FROM audit_breaks()").await, 0);
+}
+
 #[tokio::test]
 async fn the_app_may_do_its_work_and_no_more() {
     let (cluster, _owner) = Cluster::migrated().await;
@@ -374,6 +469,10 @@ async fn the_app_may_do_its_work_and_no_more() {
         "SELECT bit_xor(row_hash(id, version, xmin)), count(*) FROM domains",
         "INSERT INTO sites (name, networks) VALUES ('uk', '{10.44.0.0/16}'); UPDATE sites SET notes = 'x'",
         "INSERT INTO policies (agent, body) VALUES ('hub2', '{}'); UPDATE policies SET body = '{\"units\": []}'",
+        &format!(
+            "INSERT INTO peers (name, public_key, addresses) VALUES ('anna', '{KEY}', '{{10.99.0.2}}'); UPDATE peers SET notes = 'x'"
+        ),
+        "SELECT * FROM peers_as_of(1); DELETE FROM peers",
         "INSERT INTO agents (name, reported_at, boot, version) VALUES ('hub2', now(), gen_random_uuid(), '1')",
         "INSERT INTO agent_installs (agent, install, seq) VALUES ('hub2', gen_random_uuid(), 1)",
         "INSERT INTO agent_findings (agent, \"check\", target, status, text, since, seen) VALUES ('hub2', 'c', 't', 'ok', '', now(), now())",
@@ -395,6 +494,7 @@ async fn the_app_may_do_its_work_and_no_more() {
         "INSERT INTO history (revision, tbl, key, op) VALUES (1, 'domains', 'x', 'I')",
         "SET charliehub.pruning = 'on'; DELETE FROM history",
         "TRUNCATE sites",
+        "TRUNCATE peers",
         "DELETE FROM agent_transitions",
         "TRUNCATE rotations",
         "SELECT ch_bump()",
