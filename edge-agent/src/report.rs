@@ -1,4 +1,5 @@
-//! Tells the provider what was found: changes at once, everything each `timing.report`, through the [`Spool`].
+//! Tells the provider what was found, and what that was held against: changes at once, everything each `timing.report`,
+//! through the [`Spool`].
 //!
 //! [`make`] makes reports, [`deliver`] posts them one by one in their order. A report that the provider will never take is
 //! put aside; whatever else goes wrong, it waits.
@@ -70,7 +71,9 @@ pub async fn make(shared: Arc<Shared>, post: Arc<Post>, every: Duration, stop: C
     let mut changes = shared.findings.changes();
     let mut endpoints = shared.endpoints.subscribe();
     let mut told: BTreeMap<Key, Status> = BTreeMap::new();
+    let mut expects = shared.expects.subscribe();
     let mut came_from = Vec::new();
+    let mut held = String::new();
     let boot = boot();
     let mut next = Instant::now();
     loop {
@@ -78,13 +81,16 @@ pub async fn make(shared: Arc<Shared>, post: Arc<Post>, every: Duration, stop: C
             () = sleep_until(next) => true,
             _ = changes.changed() => { sleep(TOGETHER).await; false }
             _ = endpoints.changed() => { sleep(TOGETHER).await; false }
+            _ = expects.changed() => { sleep(TOGETHER).await; false }
             () = stop.cancelled() => false,
         };
         changes.mark_unchanged();
+        expects.mark_unchanged();
+        let digest = shared.expected.load().digest.clone();
         let all = shared.findings.all();
         let now: BTreeMap<Key, Status> = all.iter().map(|one| (key_of(one), one.status)).collect();
         let from = endpoints.borrow_and_update().clone();
-        let is_news = now != told || from != came_from;
+        let is_news = now != told || from != came_from || digest != held;
         if is_due || is_news {
             let has_gone = told.keys().any(|key| !now.contains_key(key));
             let is_complete = is_due || has_gone;
@@ -95,7 +101,7 @@ pub async fn make(shared: Arc<Shared>, post: Arc<Post>, every: Duration, stop: C
                 at: Timestamp::now(),
                 boot,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                expected: Some(shared.expected.load().digest.clone()).filter(|digest| !digest.is_empty()),
+                expected: Some(digest.clone()).filter(|digest| !digest.is_empty()),
                 complete: is_complete,
                 findings: all.into_iter().filter(|one| is_complete || is_new(one)).collect(),
                 endpoints: from.clone(),
@@ -103,7 +109,7 @@ pub async fn make(shared: Arc<Shared>, post: Arc<Post>, every: Duration, stop: C
             };
             post.with(move |spool| spool.push(report, is_news)).await;
             post.pushed.notify_one();
-            (told, came_from) = (now, from);
+            (told, came_from, held) = (now, from, digest);
             if is_complete {
                 next = Instant::now() + every;
             }
