@@ -20,6 +20,7 @@ mod man;
 mod matching;
 mod migrate;
 mod output;
+mod peers;
 mod psql;
 mod rehearse;
 mod revisions;
@@ -121,6 +122,10 @@ enum Command {
     Sites(Box<agents::Sites>),
     /// List the agents on the edge hosts; show and set what they hold reality against
     Agents(Box<agents::Agents>),
+    /// List the clients of the VPN, give a new one its configuration, and shut one out
+    ///
+    /// By the API of a provider here or elsewhere. A client's private key is made where this runs, and stays with the client.
+    Peers(Box<peers::Peers>),
     /// Print the Traefik configuration of a revision, as its file provider loads it
     Export(Export),
     /// Tell which route answers a request, whom it lets in, and which others would have taken it
@@ -258,6 +263,7 @@ fn command_and_flags(cli: Cli) -> Result<(Command, Flags), clap::Error> {
         | Command::Domains(_)
         | Command::Sites(_)
         | Command::Agents(_)
+        | Command::Peers(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::Match(_)
@@ -324,6 +330,7 @@ fn execute(command: Command, flags: &Flags) -> anyhow::Result<ExitCode> {
             Command::Domains(domains) => domains::run(&config, *domains).await,
             Command::Sites(wanted) => agents::sites(&config, *wanted).await,
             Command::Agents(wanted) => agents::agents(&config, *wanted).await,
+            Command::Peers(wanted) => peers::run(&config, *wanted).await,
             Command::Export(export) => export::run(&config, &export).await,
             Command::Match(wanted) => matching::run(&config, &wanted).await,
             Command::Rehearse(wanted) => return rehearse::run(&config, &wanted).await,

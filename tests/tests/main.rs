@@ -50,6 +50,7 @@ mod monitoring;
 mod moving_over;
 mod mutual_tls;
 mod packages;
+mod peers;
 mod poison;
 mod re_resolve;
 mod reboot;

@@ -90,19 +90,19 @@ enum Policy {
 }
 
 #[derive(Debug, Args)]
-struct Writing {
+pub(super) struct Writing {
     /// Only say whether it could be written
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     reason: Option<HeaderValue>,
 }
 
 impl Writing {
-    fn ask(self, method: Method, path: &str, body: Option<Map<String, Value>>) -> Ask {
+    pub(super) fn ask(&self, method: Method, path: &str, body: Option<Map<String, Value>>) -> Ask {
         let query = if self.dry_run { "?dry_run=true" } else { "" };
-        Ask::write(method, format!("{path}{query}"), self.reason, body)
+        Ask::write(method, format!("{path}{query}"), self.reason.clone(), body)
     }
 }
 
@@ -162,7 +162,7 @@ pub(super) async fn agents(config: &Config, agents: Agents) -> anyhow::Result<()
     }
 }
 
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
@@ -177,12 +177,12 @@ fn read(file: &PathBuf) -> anyhow::Result<Map<String, Value>> {
     serde_json::from_str(&text).with_context(|| format!("{} holds no JSON object", file.display()))
 }
 
-fn print_json(value: &Value) -> anyhow::Result<()> {
+pub(super) fn print_json(value: &Value) -> anyhow::Result<()> {
     Ok(output::print(&(serde_json::to_string_pretty(value)? + "\n"))?)
 }
 
 /// What a write did, in a line.
-fn done(what: &str, answer: &Value) -> anyhow::Result<()> {
+pub(super) fn done(what: &str, answer: &Value) -> anyhow::Result<()> {
     let change: Change = decoded(answer.get("change").cloned().unwrap_or_default())?;
     for warning in &change.warnings {
         output::hint(&format!("warning: {warning}"));

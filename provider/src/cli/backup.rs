@@ -181,7 +181,7 @@ fn say(manifest: &Manifest, loaded: &Loaded, at: &str) -> anyhow::Result<()> {
 
 fn summary(manifest: &Manifest) -> String {
     let of = |table: &str| format!("{} {table}", manifest.rows(table));
-    let tables = ["domains", "fragments", "sites", "policies", "tokens", "history"].map(of);
+    let tables = ["domains", "fragments", "sites", "policies", "peers", "tokens", "history"].map(of);
     format!(
         "revision {} of {}: {}",
         manifest.revision,

@@ -49,7 +49,7 @@ pub(in crate::cli) struct Flags {
 /// The API refused it.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", text::refusal(.0))]
-pub(in crate::cli) struct Refused(pub(super) Problem);
+pub(in crate::cli) struct Refused(pub(in crate::cli) Problem);
 
 pub(in crate::cli) struct Api {
     /// Without a slash at the end.
