@@ -53,12 +53,11 @@ pub fn next(phase: Phase, who: Who, step: Phase) -> Result<Option<Phase>, Refuse
 /// What `who` may say next.
 fn may_say(phase: Phase, who: Who) -> &'static [Phase] {
     match (who, phase) {
-        (Who::Agent, Phase::Offered | Phase::Switching) => &[Phase::Undone],
+        (Who::Agent, Phase::Offered | Phase::Switching) | (Who::Follower, Phase::Ready) => &[Phase::Undone],
         (Who::Agent, Phase::Ready) | (Who::Alone, Phase::Offered) => &[Phase::Switching, Phase::Undone],
         (Who::Agent, Phase::Going) | (Who::Alone, Phase::Switching) => &[Phase::Committed, Phase::Undone],
         // It may not be able to; once it goes, the other end decides.
         (Who::Follower, Phase::Offered) => &[Phase::Ready, Phase::Undone],
-        (Who::Follower, Phase::Ready) => &[Phase::Undone],
         (Who::Follower, Phase::Switching) => &[Phase::Going, Phase::Undone],
         (Who::Agent | Who::Alone, Phase::Committed | Phase::Undone)
         | (Who::Alone, Phase::Ready | Phase::Going)
