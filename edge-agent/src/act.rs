@@ -5,9 +5,10 @@
 
 mod deed;
 pub mod failover;
+pub mod peers;
 pub mod re_resolve;
 pub mod restart;
-mod right;
+pub(crate) mod right;
 pub(crate) mod rotate;
 mod run_dir;
 

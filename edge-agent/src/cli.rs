@@ -1,5 +1,6 @@
 //! The commands: `run` watches, `check` tells what is found, `explain` what a check is.
 
+mod apply;
 mod check;
 mod document;
 mod explain;
@@ -69,6 +70,24 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Bring the peers of an interface to what the rows say, and print what changes
+    ///
+    /// `+` is added, `-` removed, `~` changed; a peer that is right is not touched. It goes by what the provider said last and by the
+    /// settings, as the running agent does where [[act.peers]] lets it. Exit code 0 done, or nothing differs; 1 something differs and
+    /// this is a dry run; 3 it is refused.
+    Apply {
+        /// Such as wg-clients; without one, those of [[act.peers]]
+        interface: Option<String>,
+        /// Only print
+        #[arg(long)]
+        dry_run: bool,
+        /// The peer too by which this host is managed, several without a row, and while a file holds it
+        #[arg(long)]
+        force: bool,
+        /// One JSON array, an object for each interface
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what a shell needs to complete commands and flags
     Completions { shell: Shell },
     /// Write the manual pages, one for each command
@@ -87,7 +106,8 @@ pub fn run() -> ExitCode {
         | Command::Check { .. }
         | Command::Explain { .. }
         | Command::Policy(_)
-        | Command::RotateKeys { .. } => None,
+        | Command::RotateKeys { .. }
+        | Command::Apply { .. } => None,
     };
     if let Some(written) = written {
         return ended(written.map(|()| ExitCode::SUCCESS));
@@ -104,6 +124,9 @@ pub fn run() -> ExitCode {
                 Command::Explain { check } => explain::run(&config, check.as_deref()).await,
                 Command::Policy(command) => policy::run(&config, &command).await,
                 Command::RotateKeys { site, dry_run } => rotate::run(config, &site, dry_run).await,
+                Command::Apply { interface, dry_run, force, json } => {
+                    apply::run(&config, interface.as_deref(), apply::How { dry_run, force, json }).await
+                }
                 Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS), // done above, without settings
             }
         })

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use charliehub_proto::{duration::text, policy::Policy, site::Site};
+use charliehub_proto::{duration::text, peer::Peer, policy::Policy, site::Site};
 use serde::{Deserialize, Deserializer, de};
 
 mod act;
 
-pub use self::act::{Act, Failover, Mode, Profile, ReResolve, Restart, Rotate};
+pub use self::act::{Act, Failover, Mode, Peers, Profile, ReResolve, Restart, Rotate};
 
 /// The whole file. A key that is not there has its default.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +37,8 @@ pub struct Config {
     pub act: Act,
     /// Sites beside the provider's; one of the same name replaces the provider's.
     pub sites: Vec<Site>,
+    /// Clients of the VPN beside the provider's; one of the same name replaces the provider's.
+    pub peers: Vec<Peer>,
     /// Added to the provider's.
     pub policy: Policy,
     pub log: Log,
@@ -114,6 +116,7 @@ impl Default for Config {
             host: Host::default(),
             act: Act::default(),
             sites: Vec::new(),
+            peers: Vec::new(),
             policy: Policy::default(),
             log: Log::default(),
         }
@@ -444,6 +447,13 @@ mod tests {
             ("[dns]\nservers = [\"dns.test\"]", "`dns.test` is no name server: write an address, or ADDRESS:PORT"),
             ("[dns]\nedge = [\"edge.test\"]", "invalid IP address syntax"),
             ("[act]\nrun_dir = \"run\"", "FILE: act.run_dir: `run` must begin with `/`"),
+            ("[[act.peers]]\ninterface = \"../x\"", "FILE: act.peers: `../x` is no name of an interface"),
+            ("[[act.peers]]\ninterface = \"wg-clients-of-hub2\"", "at most 15 letters, digits"),
+            (
+                "[[act.peers]]\ninterface = \"wg0\"\n[[act.peers]]\ninterface = \"wg0\"",
+                "FILE: act.peers: `wg0` is named twice: leave one [[act.peers]] for it",
+            ),
+            ("[act]\nmanaged_from = [\"10.44.0.1\"]", "invalid IP address syntax"),
         ] {
             let wrong = load(text).unwrap_err();
             assert!(wrong.contains(said), "{wrong}");
@@ -453,6 +463,8 @@ mod tests {
         let (one, restart, re_resolve) = (&act.failover[0], &act.restart[0], &act.re_resolve[0]);
         assert_eq!((one.mode, one.profile, one.return_after), (Mode::Off, Profile::Normal, Duration::from_mins(5)));
         assert_eq!((restart.mode, re_resolve.mode), (Mode::Off, Mode::Off));
+        let act = load("[[act.peers]]\ninterface = \"wg-clients\"").unwrap().act;
+        assert_eq!((act.peers[0].mode, act.management_ports, act.managed_from), (Mode::Off, vec![22], vec![]));
     }
 
     #[test]
@@ -474,6 +486,7 @@ mod tests {
         assert!(sample.act.re_resolve.iter().all(|one| one.mode == Mode::DryRun) && sample.act.re_resolve.len() == 2);
         let rotate: Vec<_> = sample.act.rotate.iter().map(|one| (&*one.site, one.mode, one.only_way)).collect();
         assert_eq!(rotate, [("uk", Mode::DryRun, true), ("fr", Mode::DryRun, false)]);
+        assert!(sample.act.peers.iter().all(|one| one.mode == Mode::DryRun) && sample.act.peers.len() == 2);
     }
 
     #[test]

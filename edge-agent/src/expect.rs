@@ -34,13 +34,18 @@ const APART: Duration = Duration::from_secs(1);
 /// Names of the policy are served on this entry point.
 const ENTRY_POINT: &str = "websecure";
 
-/// What is expected of both: sites of the own file replace the provider's of the same name, everything else adds up.
+/// What is expected of both: sites, clients of the VPN and interfaces of theirs in the own file replace the provider's of the same
+/// name, everything else adds up.
 pub fn merge(heard: Expected, config: &Config) -> Expected {
     let mut all = heard;
     all.agent.clone_from(&config.name);
     for own in &config.sites {
         all.sites.retain(|site| site.name != own.name);
         all.sites.push(own.clone());
+    }
+    for own in &config.peers {
+        all.peers.retain(|peer| peer.name != own.name);
+        all.peers.push(own.clone());
     }
     let own = config.policy.clone();
     let policy = &mut all.policy;
@@ -58,6 +63,8 @@ pub fn merge(heard: Expected, config: &Config) -> Expected {
     policy.gateways.extend(own.gateways);
     policy.disks.extend(own.disks);
     policy.recent.extend(own.recent);
+    policy.vpn.retain(|heard| own.vpn.iter().all(|own| own.interface != heard.interface));
+    policy.vpn.extend(own.vpn);
     policy.certificates.names.extend(own.certificates.names);
     policy.certificates.except.extend(own.certificates.except);
     policy.certificates.files.extend(own.certificates.files);
@@ -136,6 +143,7 @@ pub async fn follow(
         let asked = Instant::now();
         let have = held.as_ref().filter(|_| !has_missed).map(|held| held.digest.as_str());
         let answer = ask(&provider, &config.name, have).await;
+        shared.provider.store(provider.address().map(Arc::new));
         state.heard(answer.as_ref().map(|_| ()).map_err(Clone::clone));
         match answer {
             Ok(None) => {
@@ -236,6 +244,15 @@ mod tests {
         except = ["elsewhere.test"]
         [[policy.units]]
         name = "docker.service"
+        [[policy.vpn]]
+        interface = "wg-clients"
+        public_key = "k"
+        endpoint = "own.test:51820"
+        addresses = ["10.99.0.1/24"]
+        [[peers]]
+        name = "anna"
+        public_key = "own"
+        addresses = ["10.99.0.7/32"]
     "#;
 
     #[test]
@@ -243,7 +260,14 @@ mod tests {
         let heard: Expected = serde_json::from_value(serde_json::json!({
             "agent": "edge", "revision": 4, "digest": "d",
             "sites": [{ "name": "uk", "networks": ["10.1.0.0/16"], "tunnels": [] }, { "name": "fr", "networks": [], "tunnels": [] }],
-            "policy": { "units": [{ "name": "cron.service" }] },
+            "policy": {
+                "units": [{ "name": "cron.service" }],
+                "vpn": [{ "interface": "wg-clients", "public_key": "h", "endpoint": "h.test:1", "addresses": [] }],
+            },
+            "peers": [
+                { "name": "anna", "public_key": "heard", "addresses": ["10.99.0.8/32"] },
+                { "name": "ben", "public_key": "heard", "addresses": ["10.99.0.9/32"] },
+            ],
             "names": { "a.test": { "entry_point": "web2", "resolver": "le" }, "elsewhere.test": { "entry_point": "web2" } },
         }))
         .unwrap();
@@ -256,6 +280,9 @@ mod tests {
         );
         assert_eq!(all.names.keys().map(String::as_str).collect::<Vec<_>>(), ["a.test", "own.test"]);
         assert_eq!(all.names["a.test"].resolver.as_deref(), Some("le"));
+        let peers: Vec<_> = all.peers.iter().map(|peer| (&*peer.name, &*peer.public_key)).collect();
+        assert_eq!(peers, [("ben", "heard"), ("anna", "own")]);
+        assert_eq!(all.policy.vpn.iter().map(|vpn| &*vpn.endpoint).collect::<Vec<_>>(), ["own.test:51820"]);
     }
 
     #[test]

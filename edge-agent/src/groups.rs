@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    act::{Acting, Board, failover, re_resolve, restart, rotate},
+    act::{Acting, Board, failover, peers, re_resolve, restart, rotate},
     certificates::Certificates,
     config::{Config, Mode},
     dns::Dns,
@@ -58,6 +58,9 @@ pub fn spawn(
     }
     if config.act.rotate.iter().any(|one| one.mode != Mode::Off) {
         tasks.spawn(rotate::run(config.clone(), shared.clone(), board.clone(), stop.clone()));
+    }
+    if config.act.peers.iter().any(|one| one.mode != Mode::Off) {
+        tasks.spawn(peers::run(config.clone(), shared.clone(), board.clone(), stop.clone()));
     }
     group!(timing.wireguard, _config => Acting(board.clone()));
     let state = state.clone();

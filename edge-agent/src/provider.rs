@@ -8,6 +8,7 @@ mod trouble;
 
 use std::{
     error::Error as StdError,
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -21,7 +22,7 @@ use rand::RngExt as _;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::timeout,
 };
 
@@ -39,6 +40,18 @@ pub struct Provider {
     port: u16,
     is_https: bool,
     kept: Arc<Mutex<Kept>>,
+    /// Where it was connected to last.
+    address: Arc<Mutex<Option<IpAddr>>>,
+}
+
+/// Where the provider of this URL is, as its name leads there now; nowhere, when that is not known in time.
+pub(crate) async fn look_up(url: &str, patience: Duration) -> Vec<IpAddr> {
+    let Some(host) = url.parse::<Uri>().ok().and_then(|uri| Some(uri.host()?.trim_matches(['[', ']']).to_owned()))
+    else {
+        return Vec::new();
+    };
+    let found = timeout(patience, lookup_host((host, 0))).await;
+    found.ok().and_then(Result::ok).map(|found| found.map(|one| one.ip()).collect()).unwrap_or_default()
 }
 
 /// Why there is no answer, or no provider to ask.
@@ -81,7 +94,12 @@ impl Provider {
         };
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         let kept = Arc::new(Mutex::new(Kept::read(settings.clone(), is_https)?));
-        Ok(Self { url, host, port, is_https, kept })
+        Ok(Self { url, host, port, is_https, kept, address: Arc::default() })
+    }
+
+    /// Where it was connected to last. None: it was not yet.
+    pub fn address(&self) -> Option<IpAddr> {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `GET`s a path.
@@ -115,6 +133,8 @@ impl Provider {
         let stream = TcpStream::connect((self.host.as_str(), self.port));
         let stream = stream.await.map_err(|source| Error::Connect { url: url(), source })?;
         stream.set_nodelay(true).map_err(|source| Error::Connect { url: url(), source })?;
+        let at = stream.peer_addr().ok().map(|at| at.ip().to_canonical());
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = at;
         let credentials = self.kept.lock().unwrap_or_else(PoisonError::into_inner).current();
         match &credentials.tls {
             None => self.over(stream, method, path, body, &credentials).await,

@@ -5,12 +5,13 @@
 use std::{
     any::Any,
     collections::BTreeMap,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use charliehub_proto::{expected::Expected, report::Endpoint};
 use futures_util::FutureExt as _;
 use tokio::{
@@ -46,6 +47,8 @@ pub struct Shared {
     pub expects: watch::Sender<u64>,
     /// Where the sites' packets come from.
     pub endpoints: watch::Sender<Vec<Endpoint>>,
+    /// Where the provider was connected to last.
+    pub provider: ArcSwapOption<IpAddr>,
 }
 
 impl Shared {

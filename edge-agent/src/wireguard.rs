@@ -49,7 +49,7 @@ pub(crate) mod routes;
 #[cfg(test)]
 mod samples;
 mod uapi;
-mod wanted;
+pub(crate) mod wanted;
 pub(crate) mod write;
 
 pub const CHECKS: &[Check] = &[
@@ -61,10 +61,11 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "wg-peer",
-        what: "the peer of a site is there, with its allowed IPs and its keepalive, and no other peer is",
+        what: "the peer of a site or of a client is there, with its allowed IPs and its keepalive, and no other peer is",
         why: "Critical: the peer or one of its allowed IPs is absent; packets to these addresses vanish without an error. An \
-              allowed IP given to a second peer silently leaves the first. Warning: a peer or an allowed IP too many, another \
-              keepalive. Mend it with `wg set`, and in /etc/wireguard/IF.conf, or it is back after the next reboot.",
+              allowed IP given to a second peer silently leaves the first. A peer that is no row, where clients are let in, is \
+              critical too: somebody who was revoked still comes in. Warning: a peer or an allowed IP too many, another keepalive. \
+              Mend it with `wg set`, and in /etc/wireguard/IF.conf, or it is back after the next reboot.",
     },
     Check {
         name: "wg-route",
@@ -115,13 +116,24 @@ impl WireGuard {
             let Some(seen) = device.peers.iter().find(|seen| seen.key.to_string() == peer.key) else { continue };
             let labels = [("interface", name.clone()), ("public_key", peer.key.clone()), ("site", peer.site.clone())];
             gauge!(HANDSHAKE, &labels).set(seen.handshake.unwrap_or_default().as_secs_f64());
-            let before = self.counted.insert((name.clone(), seen.key), (seen.received, seen.sent)).unwrap_or_default();
-            for (direction, now, before) in [("received", seen.received, before.0), ("sent", seen.sent, before.1)] {
-                let [interface, key, site] = labels.clone();
-                let labels = [interface, key, site, ("direction", direction.to_owned())];
-                // After a restart it counts from 0 again.
-                counter!(TRANSFER, &labels).increment(now.checked_sub(before).unwrap_or(now));
-            }
+            self.transferred(name, seen, &labels);
+        }
+        // Of clients no age of a handshake: they sleep.
+        for (name, peer) in wanted.clients() {
+            let Ok(device) = judge::device(name, facts) else { continue };
+            let Some(seen) = device.peers.iter().find(|seen| seen.key.to_string() == peer.key) else { continue };
+            self.transferred(name, seen, &[("interface", name.clone()), ("client", peer.name().to_owned())]);
+        }
+    }
+
+    fn transferred(&mut self, interface: &str, seen: &facts::Peer, labels: &[(&'static str, String)]) {
+        let before = self.counted.insert((interface.to_owned(), seen.key), (seen.received, seen.sent));
+        let before = before.unwrap_or_default();
+        for (direction, now, before) in [("received", seen.received, before.0), ("sent", seen.sent, before.1)] {
+            let mut labels = labels.to_vec();
+            labels.push(("direction", direction.to_owned()));
+            // After a restart it counts from 0 again.
+            counter!(TRANSFER, &labels).increment(now.checked_sub(before).unwrap_or(now));
         }
     }
 }

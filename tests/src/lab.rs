@@ -88,7 +88,12 @@ impl Lab {
 
     /// The namespace of the hub.
     pub fn hub(&self) -> String {
-        format!("{}-hub2", self.name)
+        self.place("hub2")
+    }
+
+    /// That of a site.
+    pub fn place(&self, site: &str) -> String {
+        format!("{}-{site}", self.name)
     }
 
     /// The namespace of a site.

@@ -1,8 +1,8 @@
-//! Pings to one address, ten a second, from inside a network namespace: which were answered, and when.
+//! Pings to one address, ten a second or more, from inside a network namespace: which were answered, and when.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{Home, Process, process::guarded};
+use crate::{Home, Process, ms, process::guarded};
 
 pub struct Pings {
     process: Process,
@@ -13,8 +13,20 @@ type Answer = (Duration, u32);
 
 impl Pings {
     pub fn start(home: &Home, namespace: &str, address: &str) -> Self {
+        Self::every(home, namespace, address, ms(100))
+    }
+
+    /// So far apart.
+    pub fn every(home: &Home, namespace: &str, address: &str, apart: Duration) -> Self {
         let mut command = guarded(None, "KILL", "nsenter");
-        command.arg(format!("--net=/run/netns/{namespace}")).args(["ping", "-n", "-D", "-i", "0.1", address]);
+        command.arg(format!("--net=/run/netns/{namespace}")).args([
+            "ping",
+            "-n",
+            "-D",
+            "-i",
+            &apart.as_secs_f64().to_string(),
+            address,
+        ]);
         Self { process: Process::start(home, &format!("ping-{address}"), command) }
     }
 

@@ -123,7 +123,7 @@ async fn each_check_of_the_agent_can_look_from_within_its_unit() {
         lab.expected(),
         lab.failover(
             "mode = \"act\"\nprofile = \"fast\"\n[[act.restart]]\nsite = \"uk\"\nmode = \"dry-run\"\n\
-             [[act.re_resolve]]\nsite = \"uk\"\nmode = \"dry-run\""
+             [[act.re_resolve]]\nsite = \"uk\"\nmode = \"dry-run\"\n[[act.peers]]\ninterface = \"wg-uk\"\nmode = \"act\""
         ),
     );
     systemd.output(&["tee", "/etc/charliehub/edge-agent.toml"], &settings);

@@ -60,8 +60,8 @@ impl Keys {
     }
 }
 
-/// What is in the guest beside its programs. The public keys of the far end and of the last peer.
-fn files(root: &Path) -> [String; 2] {
+/// What is in the guest beside its programs. The public keys of the far end, of the last peer, and of a client.
+fn files(root: &Path) -> [String; 3] {
     let [near, far, many, last] = [Keys::new(), Keys::new(), Keys::new(), Keys::new()];
     let [second, beyond] = [Keys::new(), Keys::new()];
     let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
@@ -115,14 +115,21 @@ fn files(root: &Path) -> [String; 2] {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", answer.len());
     write("answer.txt", &(head + &answer));
     write("answer", ANSWER);
+    let vpn = format!(
+        "[act]\nrun_dir = \"/tmp/run\"\n[[act.peers]]\ninterface = \"wg0\"\nmode = \"act\"\n[[policy.vpn]]\n\
+         interface = \"wg0\"\npublic_key = \"{}\"\nendpoint = \"127.0.0.1:51820\"\naddresses = [\"10.9.0.1/24\"]\n\
+         [[peers]]\nname = \"anna\"\ninterface = \"wg0\"\npublic_key = \"{}\"\naddresses = [\"10.9.0.7/32\"]\n",
+        near.public, beyond.public
+    );
+    write("peers.toml", &(common.to_owned() + &uk + &vpn));
     write("uk.toml", &(common.to_owned() + &uk));
     write("many.toml", &(common.to_owned() + &others));
-    [far.public, last.public]
+    [far.public, last.public, beyond.public]
 }
 
 /// Of tunnels, and of what is done to them.
 fn is_told(check: &str) -> bool {
-    check.starts_with("wg-") || ["failover", "re-resolve"].contains(&check)
+    check.starts_with("wg-") || ["failover", "re-resolve", "vpn-peers"].contains(&check)
 }
 
 /// The guest, with an agent in it.
@@ -221,7 +228,7 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
     let home = Home::new();
     let root = home.join("guest/root");
     fs::create_dir_all(&root).unwrap();
-    let [far, last] = files(&root);
+    let [far, last, anna] = files(&root);
     let agent = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("charliehub-edge-agent");
     let programs: Vec<PathBuf> = ["ip", "wg", "setpriv"].map(PathBuf::from).into_iter().chain([agent]).collect();
     let programs: Vec<&Path> = programs.iter().map(PathBuf::as_path).collect();
@@ -313,6 +320,26 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
     };
     world.until("it is called where its name leads to", |all| all.iter().any(is_done)).await;
     world.stop().await;
+
+    // And which peers there are: one removed, one changed and one made in one order.
+    world.start("peers", "").await;
+    let is_made = |all: &[Finding]| all.iter().any(|one| named(one) == "wg-peer wg0 anna" && one.status == Status::Ok);
+    world.until("a client is let in", is_made).await;
+    let shown = "wg show wg0 allowed-ips | sort && wg show wg0 persistent-keepalive | sort";
+    let right = world.guest.sh(shown).await;
+    assert!(right.contains(&format!("{anna}\t10.9.0.7/32")), "{right}");
+    let wrong =
+        format!("wg set wg0 peer {last} allowed-ips 10.44.0.0/16 peer {far} persistent-keepalive 0 peer {anna} remove");
+    world.guest.sh(&wrong).await;
+    let is_done = |one: &Finding| {
+        let deed = one.action.as_ref().map(ToString::to_string).unwrap_or_default();
+        one.check == "vpn-peers" && one.status == Status::Ok && deed.contains(&format!("- peer {last}"))
+    };
+    let found = world.until("it is as the rows say", |all| all.iter().any(is_done)).await;
+    println!("{}", found.into_iter().find(is_done).unwrap().action.unwrap());
+    assert_eq!(world.guest.sh(shown).await, right);
+    world.stop().await;
+    world.guest.sh(&format!("wg set wg0 peer {anna} remove")).await;
 
     // And its own key: killed in the middle the old one comes back, and the next time the new one stays.
     world.guest.sh("chmod 600 /wg0.conf && chmod 755 /answer && { nc -ll -p 8001 -e /answer & }").await;

@@ -70,6 +70,7 @@ mod traefik_side;
 mod tunnel_failover;
 mod two_providers;
 mod versions;
+mod vpn_peers;
 mod webhooks;
 mod who_is_let_in;
 mod wireguard;

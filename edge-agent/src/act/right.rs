@@ -10,7 +10,7 @@ use crate::sample::Sample;
 
 /// Why nothing can be done, though it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Obstacle {
+pub(crate) struct Obstacle {
     pub status: Status,
     pub text: String,
     pub remedy: String,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use charliehub_proto::duration::text;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 /// Section `[act]`: what the agent may do to its host. Nothing, unless it is said here.
@@ -17,6 +18,11 @@ pub struct Act {
     pub restart: Vec<Restart>,
     pub re_resolve: Vec<ReResolve>,
     pub rotate: Vec<Rotate>,
+    pub peers: Vec<Peers>,
+    /// Who is connected to one of these TCP ports manages this host: the peer that leads there is not removed.
+    pub management_ports: Vec<u16>,
+    /// Networks that this host is managed from, connected or not: the same.
+    pub managed_from: Vec<IpNet>,
 }
 
 impl Default for Act {
@@ -28,6 +34,9 @@ impl Default for Act {
             restart: Vec::new(),
             re_resolve: Vec::new(),
             rotate: Vec::new(),
+            peers: Vec::new(),
+            management_ports: vec![22],
+            managed_from: Vec::new(),
         }
     }
 }
@@ -42,24 +51,41 @@ impl Act {
                 return Err((key, dir.display().to_string(), "must begin with `/`".to_owned()));
             }
         }
-        let Self { failover, restart, re_resolve, rotate, .. } = self;
-        each_once("failover", failover.iter().map(|one| &*one.site))?;
-        each_once("restart", restart.iter().map(|one| &*one.site))?;
-        each_once("re_resolve", re_resolve.iter().map(|one| &*one.site))?;
-        each_once("rotate", rotate.iter().map(|one| &*one.site))
+        let Self { failover, restart, re_resolve, rotate, peers, .. } = self;
+        each_once("failover", failover.iter().map(|one| &*one.site), is_site)?;
+        each_once("restart", restart.iter().map(|one| &*one.site), is_site)?;
+        each_once("re_resolve", re_resolve.iter().map(|one| &*one.site), is_site)?;
+        each_once("rotate", rotate.iter().map(|one| &*one.site), is_site)?;
+        each_once("peers", peers.iter().map(|one| &*one.interface), is_interface)
     }
 }
 
-fn each_once<'a>(key: &'static str, sites: impl Iterator<Item = &'a str>) -> Result<(), Wrong> {
+/// What a name cannot be.
+type Judged = Result<(), &'static str>;
+
+fn is_site(name: &str) -> Judged {
+    let is_one = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    is_one.then_some(()).ok_or("is no name of a site: letters, digits and hyphens, as its row has it")
+}
+
+fn is_interface(name: &str) -> Judged {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=+".contains(&byte);
+    let is_one = (1..=15).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(is_plain);
+    is_one
+        .then_some(())
+        .ok_or("is no name of an interface: at most 15 letters, digits and `-_.=+`, as `wg show` has it")
+}
+
+fn each_once<'a>(
+    key: &'static str,
+    names: impl Iterator<Item = &'a str>,
+    judge: fn(&str) -> Judged,
+) -> Result<(), Wrong> {
     let mut known = BTreeSet::new();
-    for site in sites {
-        let is_name = !site.is_empty() && site.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if !is_name {
-            let why = "is no name of a site: letters, digits and hyphens, as its row has it";
-            return Err((key, site.to_owned(), why.to_owned()));
-        }
-        if !known.insert(site) {
-            return Err((key, site.to_owned(), format!("is named twice: leave one [[act.{key}]] for it")));
+    for name in names {
+        judge(name).map_err(|why| (key, name.to_owned(), why.to_owned()))?;
+        if !known.insert(name) {
+            return Err((key, name.to_owned(), format!("is named twice: leave one [[act.{key}]] for it")));
         }
     }
     Ok(())
@@ -156,4 +182,14 @@ pub struct Rotate {
     /// Also where no other way leads to the site. The old key comes back by itself at both ends, if the new one fails.
     #[serde(default)]
     pub only_way: bool,
+}
+
+/// Section `[[act.peers]]`: an interface whose peers are brought to what the rows say.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peers {
+    /// `wg-clients`, `wg-uk`: one that rows of sites or the policy's `vpn` have.
+    pub interface: String,
+    #[serde(default)]
+    pub mode: Mode,
 }

@@ -14,6 +14,7 @@ use super::{
 use crate::sample::Sample;
 
 /// One thing that is not as it should be.
+#[derive(Clone)]
 struct Fault {
     status: Status,
     text: String,
@@ -67,6 +68,11 @@ pub(super) fn samples(wanted: &Wanted, facts: &Facts) -> Vec<Sample> {
         samples.push(self::interface(name, interface, facts));
         peers(name, interface, facts, &mut samples);
     }
+    samples.extend(wanted.strays.iter().map(|(name, client)| {
+        let text = format!("client {client} is let in by {name}, which the policy of this host does not have");
+        Sample::unknown(PEER, format!("{name} {client}"), text)
+            .remedy(format!("give the policy a `vpn` of interface {name}"))
+    }));
     samples.extend(wanted.routes.iter().map(|(network, route)| self::route(network, route, facts)));
     samples
 }
@@ -74,9 +80,9 @@ pub(super) fn samples(wanted: &Wanted, facts: &Facts) -> Vec<Sample> {
 const INTERFACE: &str = "wg-interface";
 
 fn interface(name: &str, wanted: &wanted::Interface, facts: &Facts) -> Sample {
-    let site = wanted.peers.first().map(|peer| peer.site.clone()).unwrap_or_default();
+    let site = wanted.peers.first().map(|peer| peer.site.clone());
     let Some(interface) = facts.interfaces.get(name) else {
-        return because(INTERFACE, name, "it was not looked at").site(site);
+        return Sample { site, ..because(INTERFACE, name, "it was not looked at") };
     };
     let unknown =
         |Unseen { why, remedy }: &Unseen| Sample::unknown(INTERFACE, name, why.clone()).remedy(remedy.clone());
@@ -105,7 +111,7 @@ fn interface(name: &str, wanted: &wanted::Interface, facts: &Facts) -> Sample {
             sum(INTERFACE, name, good, differences(name, wanted, link, device)).source(device.source.clone())
         }
     };
-    sample.site(site)
+    Sample { site, ..sample }
 }
 
 fn differences(name: &str, wanted: &wanted::Interface, link: &Link, device: &Device) -> Vec<Fault> {
@@ -123,7 +129,7 @@ fn differences(name: &str, wanted: &wanted::Interface, link: &Link, device: &Dev
     if let Some(wanted) = wanted.own_key.as_ref().filter(|wanted| **wanted != own_key) {
         faults.push(Fault {
             status: Status::Critical,
-            text: "it has another key of its own, which the site does not know".to_owned(),
+            text: "it has another key of its own, which its peers do not know".to_owned(),
             observed: format!("own public key {own_key}"),
             expected: format!("own public key {wanted}"),
             remedy: format!("wg set {name} private-key FILE, with the key of {wanted}"),
@@ -162,42 +168,44 @@ fn differences(name: &str, wanted: &wanted::Interface, link: &Link, device: &Dev
 const PEER: &str = "wg-peer";
 
 fn peers(name: &str, interface: &wanted::Interface, facts: &Facts, samples: &mut Vec<Sample>) {
+    let of_site = |peer: &wanted::Peer, sample: Sample| match &*peer.site {
+        "" => sample,
+        site => sample.site(site),
+    };
     let device = match device(name, facts) {
         Ok(device) => device,
         Err(why) => {
-            samples
-                .extend(interface.peers.iter().map(|peer| because(PEER, &peer.target, &why).site(peer.site.clone())));
+            samples.extend(interface.all().map(|peer| of_site(peer, because(PEER, &peer.target, &why))));
             return;
         }
     };
-    let strangers: Vec<&facts::Peer> = device
-        .peers
-        .iter()
-        .filter(|peer| interface.peers.iter().all(|wanted| wanted.key != peer.key.to_string()))
-        .collect();
-    let is_one = interface.peers.len() == 1;
-    for peer in &interface.peers {
+    let strangers: Vec<&facts::Peer> =
+        device.peers.iter().filter(|peer| interface.all().all(|wanted| wanted.key != peer.key.to_string())).collect();
+    let is_of_one = interface.is_of_one();
+    // Where clients are let in, whoever was revoked must be gone.
+    let status = if interface.is_vpn { Status::Critical } else { Status::Warning };
+    let foreign = foreign(name, &strangers, status);
+    for peer in interface.all() {
         let mut faults = peer_faults(name, peer, device);
-        if is_one {
-            faults.extend(foreign(name, &strangers));
+        if is_of_one {
+            faults.extend(foreign.clone());
         }
         let seen = device.peers.iter().find(|seen| seen.key.to_string() == peer.key);
         let endpoint = seen.and_then(|seen| seen.endpoint).map(|endpoint| format!("endpoint {endpoint}"));
         let mut sample = sum(PEER, &peer.target, format!("peer {} is as it should be", peer.key), faults);
         sample.observed = sample.observed.or(endpoint);
-        samples.push(sample.site(peer.site.clone()).source(device.source.clone()));
+        samples.push(of_site(peer, sample).source(device.source.clone()));
     }
-    if !is_one {
+    if !is_of_one {
         let good = format!("{name} has no other peers");
-        samples
-            .push(sum(PEER, name, good, foreign(name, &strangers).into_iter().collect()).source(device.source.clone()));
+        samples.push(sum(PEER, name, good, foreign.into_iter().collect()).source(device.source.clone()));
     }
 }
 
 /// So many of them are named.
 const NAMED: usize = 3;
 
-fn foreign(name: &str, strangers: &[&facts::Peer]) -> Option<Fault> {
+fn foreign(name: &str, strangers: &[&facts::Peer], status: Status) -> Option<Fault> {
     let named = strangers.iter().take(NAMED);
     let part = |say: fn(&facts::Peer) -> String, between: &str| {
         named.clone().map(|one| say(one)).collect::<Vec<_>>().join(between)
@@ -205,7 +213,7 @@ fn foreign(name: &str, strangers: &[&facts::Peer]) -> Option<Fault> {
     let more = if strangers.len() > NAMED { ", and more" } else { "" };
     let remove = |stranger: &facts::Peer| format!("wg set {name} peer {} remove", stranger.key);
     (!strangers.is_empty()).then(|| Fault {
-        status: Status::Warning,
+        status,
         text: format!("{} peers are not expected: {}{more}", strangers.len(), part(|one| one.key.to_string(), ", ")),
         observed: part(|one| format!("peer {} with {}", one.key, list(&one.allowed_ips)), "; ") + more,
         expected: "no such peer".to_owned(),
@@ -218,7 +226,10 @@ fn peer_faults(name: &str, wanted: &wanted::Peer, device: &Device) -> Vec<Fault>
         let endpoint = wanted.endpoint.as_ref().map(|to| format!(" endpoint {to}")).unwrap_or_default();
         return vec![Fault {
             status: Status::Critical,
-            text: format!("the peer of site {} is absent", wanted.site),
+            text: match &*wanted.site {
+                "" => "the peer of the client is absent".to_owned(),
+                site => format!("the peer of site {site} is absent"),
+            },
             observed: format!("{} other peers", device.peers.len()),
             expected: format!("peer {}", wanted.key),
             remedy: format!(

@@ -94,19 +94,52 @@ pub(super) async fn device(interface: &str) -> io::Result<Device> {
 /// Changes the tunnel. Needs CAP_NET_ADMIN.
 pub(super) async fn set(interface: &str, orders: &[Order<'_>]) -> io::Result<()> {
     let mut socket = Socket::open(NETLINK_GENERIC)?;
-    let mut attributes = vec![WireguardAttribute::IfName(interface.to_owned())];
-    let mut peers = Vec::new();
-    for order in orders {
-        match order {
-            Order::OwnKey(private) => attributes.push(WireguardAttribute::PrivateKey(private.0)),
-            Order::Remove(peer) => peers.push(ordered(*peer, WireguardPeerFlags::RemoveMe, &[])),
-            Order::Change(peer, changes) => peers.push(ordered(*peer, WireguardPeerFlags::UpdateOnly, changes)),
-            Order::Make(peer, changes) => peers.push(ordered(*peer, WireguardPeerFlags::empty(), changes)),
+    for orders in parts(orders) {
+        let mut attributes = vec![WireguardAttribute::IfName(interface.to_owned())];
+        let mut peers = Vec::new();
+        for order in orders {
+            match order {
+                Order::OwnKey(private) => attributes.push(WireguardAttribute::PrivateKey(private.0)),
+                Order::Remove(peer) => peers.push(ordered(*peer, WireguardPeerFlags::RemoveMe, &[])),
+                Order::Change(peer, changes) => peers.push(ordered(*peer, WireguardPeerFlags::UpdateOnly, changes)),
+                Order::Make(peer, changes) => peers.push(ordered(*peer, WireguardPeerFlags::empty(), changes)),
+            }
         }
+        attributes.push(WireguardAttribute::Peers(peers));
+        let order = question(&mut socket, WireguardCmd::SetDevice, attributes).await?;
+        socket.ask(order, NLM_F_ACK).await?;
     }
-    attributes.push(WireguardAttribute::Peers(peers));
-    let order = question(&mut socket, WireguardCmd::SetDevice, attributes).await?;
-    socket.ask(order, NLM_F_ACK).await.map(drop)
+    Ok(())
+}
+
+/// The orders in messages, in their order: all peers of one are an attribute, which has 64 KiB at most.
+fn parts<'a, 'o>(orders: &'a [Order<'o>]) -> Vec<&'a [Order<'o>]> {
+    let (mut parts, mut rest, mut size) = (Vec::new(), orders, 0);
+    let mut taken = 0;
+    while let Some(next) = rest.get(taken) {
+        let more = size_of(next);
+        if taken > 0 && size + more > FITS {
+            let (part, left) = rest.split_at(taken);
+            parts.push(part);
+            (rest, taken, size) = (left, 0, 0);
+        }
+        (taken, size) = (taken + 1, size + more);
+    }
+    parts.push(rest);
+    parts
+}
+
+/// Bytes of a message's orders.
+const FITS: usize = 48 << 10;
+
+/// Bytes, or somewhat more: of a peer, and of each of its allowed IPs.
+fn size_of(order: &Order<'_>) -> usize {
+    let (Order::Change(_, changes) | Order::Make(_, changes)) = order else { return 128 };
+    let networks = changes.iter().map(|change| match change {
+        Change::AllowedIps { networks, .. } => networks.len(),
+        _ => 0,
+    });
+    256 + 44 * networks.sum::<usize>()
 }
 
 fn ordered(peer: Key, mut flags: WireguardPeerFlags, changes: &[Change<'_>]) -> WireguardPeer {

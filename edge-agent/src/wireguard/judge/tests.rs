@@ -152,3 +152,70 @@ fn of_many_strangers_a_few_are_named() {
     assert!(sample.text.starts_with("200 peers are not expected: ") && sample.text.len() < 300, "{}", sample.text);
     assert_eq!(sample.remedy.as_ref().unwrap().matches(" remove").count(), NAMED);
 }
+
+fn clients(facts: &mut Facts) -> &mut facts::Interface {
+    facts.interfaces.get_mut("wg-clients").unwrap()
+}
+
+#[test]
+fn clients_are_let_in_and_nobody_else_and_need_not_answer() {
+    let mut expected = expected();
+    let vpn = serde_json::json!({
+        "interface": "wg-clients", "public_key": STRANGER.to_string(), "endpoint": "vpn.example.org:51900",
+        "addresses": ["10.99.0.1/24"], "mtu": 1380,
+    });
+    expected.policy.vpn = vec![serde_json::from_value(vpn).unwrap()];
+    let client = |name: &str, interface: &str, byte: u8| {
+        let key = facts::Key([byte; 32]).to_string();
+        let address = format!("10.99.0.{byte}/32");
+        let row =
+            serde_json::json!({ "name": name, "interface": interface, "public_key": key, "addresses": [address] });
+        serde_json::from_value(row).unwrap()
+    };
+    expected.peers =
+        vec![client("anna", "wg-clients", 7), client("ben", "wg-clients", 8), client("eve", "wg-others", 9)];
+    let wanted = Wanted::of(&expected);
+    let mut facts = facts();
+    let peer = |byte: u8| Peer {
+        allowed_ips: [format!("10.99.0.{byte}/32").parse().unwrap()].into(),
+        ..Peer::new(facts::Key([byte; 32]))
+    };
+    let link = Link { index: 9, kind: "wireguard".to_owned(), is_up: true, mtu: 1380, addresses: [].into() };
+    let device =
+        Device { own_key: Some(STRANGER), port: 51900, peers: vec![peer(7), peer(8)], source: "netlink".to_owned() };
+    facts.interfaces.insert("wg-clients".to_owned(), facts::Interface { link: Ok(Some(link)), device: Ok(device) });
+    let no_policy = "wg-peer wg-others eve unknown";
+    let judged = |facts: &Facts| {
+        let now = after(1_000_000);
+        let settings = crate::config::WireGuard::default();
+        let (handshakes, _) = super::super::age::Memory::default().judge(&wanted, facts, now, &settings);
+        let of_clients = |one: &&Sample| one.target.contains("wg-clients") || one.target.contains("wg-others");
+        bad(&handshakes.iter().chain(&samples(&wanted, facts)).filter(of_clients).cloned().collect::<Vec<_>>())
+    };
+    // They never shook hands, and no site is theirs.
+    assert_eq!(judged(&facts), ["wg-interface wg-clients warning", no_policy], "its address");
+    clients(&mut facts).link.as_mut().unwrap().as_mut().unwrap().addresses.insert("10.99.0.1/24".parse().unwrap());
+    assert_eq!(judged(&facts), [no_policy]);
+    let all = samples(&wanted, &facts);
+    let anna = all.iter().find(|one| one.check == PEER && one.target == "wg-clients anna").unwrap();
+    assert_eq!(anna.site, None);
+    for (name, change, bad) in [
+        (
+            "revoked, and let in",
+            (|it| it.peers.push(Peer::new(facts::Key([10; 32])))) as fn(&mut Device),
+            "wg-peer wg-clients critical",
+        ),
+        ("not let in", |it| drop(it.peers.pop()), "wg-peer wg-clients ben critical"),
+        (
+            "has an address too many",
+            |it| assert!(it.peers[0].allowed_ips.insert("10.44.0.0/16".parse().unwrap())),
+            "wg-peer wg-clients anna warning",
+        ),
+        ("another key", |it| it.own_key = Some(UK), "wg-interface wg-clients critical"),
+        ("another port", |it| it.port = 1, "wg-interface wg-clients warning"),
+    ] {
+        let mut facts = facts.clone();
+        change(clients(&mut facts).device.as_mut().unwrap());
+        assert_eq!(judged(&facts), [bad, no_policy], "{name}");
+    }
+}

@@ -73,3 +73,38 @@ fn the_parts_of_a_device_are_joined() {
     };
     assert_eq!(device, expected);
 }
+
+/// The length of an attribute has 16 bits.
+#[test]
+fn many_peers_are_written_in_several_messages() {
+    let networks: Vec<BTreeSet<IpNet>> =
+        (0..=255_u8).map(|n| (0..=n % 8).map(|m| IpNet::new([10, n, m, 0].into(), 24).unwrap()).collect()).collect();
+    let order = |n: usize| {
+        let key = Key([u8::try_from(n % 251).unwrap(); 32]);
+        let changes = vec![
+            Change::AllowedIps { networks: &networks[n % 256], is_replacing: true },
+            Change::Keepalive(25),
+            Change::Endpoint("[2001:db8::1]:51820".parse().unwrap()),
+        ];
+        if n.is_multiple_of(3) { Order::Remove(key) } else { Order::Make(key, changes) }
+    };
+    for count in [0, 1, 3, 2_000] {
+        let orders: Vec<Order<'_>> = (0..count).map(order).collect();
+        let parts = parts(&orders);
+        assert_eq!(parts.concat().len(), count);
+        assert!(count < 2_000 || parts.len() > 5, "{}", parts.len());
+        for part in parts {
+            let peers = part.iter().map(|order| match order {
+                Order::Make(key, changes) => ordered(*key, WireguardPeerFlags::empty(), changes),
+                Order::Remove(key) => ordered(*key, WireguardPeerFlags::RemoveMe, &[]),
+                Order::OwnKey(_) | Order::Change(..) => unreachable!(),
+            });
+            let peers = WireguardAttribute::Peers(peers.collect());
+            assert!(
+                netlink_packet_core::Nla::value_len(&peers) <= FITS,
+                "{}",
+                netlink_packet_core::Nla::value_len(&peers)
+            );
+        }
+    }
+}
