@@ -364,7 +364,7 @@ async fn what_has_moved_stays_and_several_peers_do_not_go_at_once() {
     let mut agent = hub.agent(&settings).started().await;
     told(&agent, "wg-uk", Status::Ok, "~ peer uk: allowed IPs -10.77.0.0/16; done").await;
     let shown = hub.peers("wg-uk").await;
-    assert_eq!(shown, format!("{} {} {}/32 {} 25\n", uk.key, fr.network, uk.end, uk.network));
+    assert_eq!(shown, format!("{} {}/32 {} {} 25\n", uk.key, uk.end, fr.network, uk.network));
     agent.kill();
 
     // No row is left: the rows are lost, not the peers. The last one was revoked.

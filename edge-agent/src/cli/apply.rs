@@ -67,18 +67,24 @@ pub(super) async fn run(config: &Config, interface: Option<&str>, how: How) -> a
     if interfaces.is_empty() {
         bail!("[[act.peers]] names no interface; name one: {}", rows::interfaces(&expected).join(", "));
     }
-    let mut all = Vec::new();
+    let (mut all, mut kept_from) = (Vec::new(), Vec::new());
     for interface in interfaces {
-        all.push(apply(config, &expected, interface, how).await?);
+        match apply(config, &expected, interface, how).await {
+            Ok(applied) => all.push(applied),
+            Err(why) => kept_from.push(format!("{why:#}")),
+        }
     }
     if how.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
     } else {
         print(&all.iter().map(text).collect::<String>())?;
     }
-    let refused: Vec<&str> = all.iter().flat_map(|one| &one.refused).map(String::as_str).collect();
-    if !refused.is_empty() && !how.dry_run {
-        bail!("{}; --force does it", refused.join("; "));
+    if !how.dry_run {
+        let refused = all.iter().filter(|one| !one.refused.is_empty());
+        kept_from.extend(refused.map(|one| format!("{}: {}; --force does it", one.interface, one.refused.join("; "))));
+    }
+    if !kept_from.is_empty() {
+        bail!("{}", kept_from.join("\n"));
     }
     let differs = how.dry_run && all.iter().any(|one| !one.changes.is_empty() || !one.refused.is_empty());
     Ok(ExitCode::from(u8::from(differs)))
