@@ -384,3 +384,43 @@ async fn what_has_moved_stays_and_several_peers_do_not_go_at_once() {
     hub.lab.on_hub(&format!("wg set wg-uk peer {STRANGER} remove")).await;
     hub.until_are("wg-uk", "").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_called_by_a_name_does_not_wait_for_it() {
+    const NAME: &str = "fr.example.test";
+    let hub = Hub::up().await;
+    let (fr, right) = (hub.site("fr").clone(), hub.peers("wg-fr").await);
+    // It does not call, and its peer is gone.
+    let passive =
+        format!("wg set wg-hub peer {0} remove && wg set wg-hub peer {0} allowed-ips 10.254.35.1/32", fr.hub_key);
+    hub.lab.at_site("fr", &passive).await;
+    hub.lab.on_hub(&format!("wg set wg-fr peer {} remove", fr.key)).await;
+    let hosts = hub.home.join("hosts");
+    fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+    let named = fr.endpoint.replace("203.0.113.2", NAME);
+    let settings = hub.settings("act", &["wg-fr"], "", &[]).replace(&fr.endpoint, &named);
+    let agent = hub.agent(&settings).with_hosts(hosts.clone()).started().await;
+    let lost = told(&agent, "wg-fr", Status::Warning, &format!("{named} cannot be resolved")).await;
+    assert_eq!(lost.remedy.as_deref(), Some("getent ahosts fr.example.test"));
+    assert_eq!(hub.peers("wg-fr").await, right, "there it is");
+    fs::write(&hosts, format!("127.0.0.1 localhost\n203.0.113.2 {NAME}\n")).unwrap();
+    told(&agent, "wg-fr", Status::Ok, &format!("~ peer fr: endpoint none -> {}; done", fr.endpoint)).await;
+    assert_eq!(hub.lab.asked_on_hub("wg show wg-fr endpoints").await, format!("{}\t{}\n", fr.key, fr.endpoint));
+
+    // One that is heard is called where it was heard from, whatever the row has. Silent, it is called where the row says.
+    let has_shaken = async || {
+        let shown = hub.handshakes("wg-fr").await;
+        if shown.trim_end().ends_with("\t0") { Err(shown) } else { Ok(()) }
+    };
+    until("it has shaken hands", secs(30), has_shaken).await;
+    agent.settings(&settings.replace(&named, "203.0.113.9:51820"));
+    agent.signal(Signal::HUP);
+    until("it is reloaded", secs(10), async || agent.log().contains("reloaded").then_some(()).ok_or("not yet")).await;
+    tokio::time::sleep(secs(1)).await; // two looks that change nothing
+    assert_eq!(hub.lab.asked_on_hub("wg show wg-fr endpoints").await, format!("{}\t{}\n", fr.key, fr.endpoint));
+    hub.lab
+        .on_hub(&format!("wg set wg-fr peer {0} remove && wg set wg-fr peer {0} endpoint 203.0.113.10:1", fr.key))
+        .await;
+    told(&agent, "wg-fr", Status::Ok, "endpoint 203.0.113.10:1 -> 203.0.113.9:51820; done").await;
+    assert_eq!(hub.peers("wg-fr").await, right);
+}
