@@ -119,10 +119,12 @@ impl WireGuard {
             self.transferred(name, seen, &labels);
         }
         // Of clients no age of a handshake: they sleep.
-        for (name, peer) in wanted.clients() {
+        for (name, interface) in wanted.interfaces.iter().filter(|(_, interface)| !interface.clients.is_empty()) {
             let Ok(device) = judge::device(name, facts) else { continue };
-            let Some(seen) = device.peers.iter().find(|seen| seen.key.to_string() == peer.key) else { continue };
-            self.transferred(name, seen, &[("interface", name.clone()), ("client", peer.name().to_owned())]);
+            let there = judge::by_key(device);
+            for (peer, seen) in interface.clients.iter().filter_map(|peer| Some((peer, *there.get(&*peer.key)?))) {
+                self.transferred(name, seen, &[("interface", name.clone()), ("client", peer.name().to_owned())]);
+            }
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! No cascade: what cannot be said because of something that has its own finding is unknown "because" of that.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use charliehub_proto::finding::Status;
 use ipnet::IpNet;
@@ -179,18 +182,20 @@ fn peers(name: &str, interface: &wanted::Interface, facts: &Facts, samples: &mut
             return;
         }
     };
+    let there = by_key(device);
+    let known: BTreeSet<&str> = interface.all().map(|wanted| &*wanted.key).collect();
     let strangers: Vec<&facts::Peer> =
-        device.peers.iter().filter(|peer| interface.all().all(|wanted| wanted.key != peer.key.to_string())).collect();
+        device.peers.iter().filter(|peer| !known.contains(&*peer.key.to_string())).collect();
     let is_of_one = interface.is_of_one();
     // Where clients are let in, whoever was revoked must be gone.
     let status = if interface.is_vpn { Status::Critical } else { Status::Warning };
     let foreign = foreign(name, &strangers, status);
     for peer in interface.all() {
-        let mut faults = peer_faults(name, peer, device);
+        let seen = there.get(&*peer.key).copied();
+        let mut faults = peer_faults(name, peer, seen, device);
         if is_of_one {
             faults.extend(foreign.clone());
         }
-        let seen = device.peers.iter().find(|seen| seen.key.to_string() == peer.key);
         let endpoint = seen.and_then(|seen| seen.endpoint).map(|endpoint| format!("endpoint {endpoint}"));
         let mut sample = sum(PEER, &peer.target, format!("peer {} is as it should be", peer.key), faults);
         sample.observed = sample.observed.or(endpoint);
@@ -200,6 +205,11 @@ fn peers(name: &str, interface: &wanted::Interface, facts: &Facts, samples: &mut
         let good = format!("{name} has no other peers");
         samples.push(sum(PEER, name, good, foreign.into_iter().collect()).source(device.source.clone()));
     }
+}
+
+/// Peers by their key, as rows have it.
+pub(super) fn by_key(device: &Device) -> BTreeMap<String, &facts::Peer> {
+    device.peers.iter().map(|peer| (peer.key.to_string(), peer)).collect()
 }
 
 /// So many of them are named.
@@ -221,8 +231,8 @@ fn foreign(name: &str, strangers: &[&facts::Peer], status: Status) -> Option<Fau
     })
 }
 
-fn peer_faults(name: &str, wanted: &wanted::Peer, device: &Device) -> Vec<Fault> {
-    let Some(peer) = device.peers.iter().find(|peer| peer.key.to_string() == wanted.key) else {
+fn peer_faults(name: &str, wanted: &wanted::Peer, seen: Option<&facts::Peer>, device: &Device) -> Vec<Fault> {
+    let Some(peer) = seen else {
         let endpoint = wanted.endpoint.as_ref().map(|to| format!(" endpoint {to}")).unwrap_or_default();
         return vec![Fault {
             status: Status::Critical,

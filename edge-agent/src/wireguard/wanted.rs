@@ -95,11 +95,6 @@ impl Wanted {
         self.interfaces.iter().flat_map(|(name, interface)| interface.peers.iter().map(move |peer| (name, peer)))
     }
 
-    /// Every client, with its interface.
-    pub(super) fn clients(&self) -> impl Iterator<Item = (&String, &Peer)> {
-        self.interfaces.iter().flat_map(|(name, interface)| interface.clients.iter().map(move |peer| (name, peer)))
-    }
-
     fn add_vpn<'r>(&mut self, vpn: &Vpn, rows: impl Iterator<Item = &'r peer::Peer>) {
         let interface = self.interfaces.entry(vpn.interface.clone()).or_default();
         let called = vpn.endpoint.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
