@@ -146,7 +146,8 @@ async fn agent(world: &World, lab: &Lab, name: &str, place: &str, site: &str, wa
             "name = \"{name}\"\n[provider]\nurl = \"http://{}\"\ntoken_file = \"{}\"\n\
              [timing]\nwireguard = \"300ms\"\ndoubt = \"100ms\"\nclear = \"200ms\"\n\
              [wireguard]\nsockets = \"{}\"\n[act]\nrun_dir = \"{}\"\nconf_dir = \"{}\"\n\
-             [[act.rotate]]\nsite = \"{site}\"\nmode = \"act\"\nonly_way = true\n",
+             [[act.rotate]]\nsite = \"{site}\"\nmode = \"act\"\nonly_way = true\n\
+             [[act.peers]]\ninterface = \"wg-{site}\"\nmode = \"act\"\n",
             way.address(),
             file.display(),
             folder.join("wireguard").display(),

@@ -45,6 +45,7 @@ use super::{
     Board, crash_at,
     deed::Deed,
     right::{Alone, Obstacle, may_set_networks},
+    rotate,
     run_dir::{Hold, RunDir},
 };
 use crate::{
@@ -196,6 +197,7 @@ impl Keeper {
         if !is_dry {
             may_set_networks().and_then(|()| self.alone.is_so())?;
         }
+        rotate::is_over(&self.config, name)?;
         let expected = self.shared.expected.load_full();
         let mut rows = rows::of(&expected, self.config.provider.is_some(), name)?;
         let sockets = self.config.wireguard.sockets.clone();

@@ -23,7 +23,7 @@ mod own;
 mod plan;
 mod talk;
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use charliehub_proto::{
     expected::Expected,
@@ -100,6 +100,10 @@ impl Keeper {
                 samples.push(sample.site(site).confirmed_by(1));
             }
             self.board.say(ROTATE, samples);
+            let follow = Follow { ground: &self.ground, talk: &self.talk };
+            if let Err(why) = follow.settle(&self.shared.expected.load()) {
+                tracing::warn!(why, "what a rotation left is not removed yet");
+            }
         }
     }
 
@@ -259,12 +263,7 @@ impl Keeper {
 
     /// What an agent before us began to follow.
     fn left(&self) -> Option<follow::Note> {
-        let notes = fs::read_dir(self.ground.notes.path()).ok()?;
-        let mut names: Vec<String> = notes.flatten().filter_map(|file| file.file_name().into_string().ok()).collect();
-        names.sort();
-        let mut names = names.iter().filter_map(|name| name.strip_suffix(".json"));
-        let name = names.find(|name| name.starts_with(follow::NAME))?;
-        self.ground.notes.remembered(name)
+        follow::notes(&self.ground.notes).into_iter().find(|note| !note.is_decided)
     }
 
     fn say(&self, site: &str, interface: &str, what: &str, deed: Option<&Deed>) {
@@ -336,9 +335,12 @@ pub(crate) async fn rotate(
     Ok(own.rotate(plan, &Prompt(told)).await)
 }
 
-/// Whether a rotation of this interface is not at its end, so that nobody else changes it.
-pub(super) fn is_open(state_dir: &Path, interface: &str) -> bool {
-    [format!("rotation-{interface}"), format!("{}{interface}", follow::NAME)]
-        .iter()
-        .any(|name| state_dir.join(format!("{name}.json")).exists())
+/// Until a rotation of this interface is at its end, and the rows know it, nobody else changes its peers.
+pub(crate) fn is_over(config: &Config, interface: &str) -> Result<(), Obstacle> {
+    let names = [own::name(interface), follow::name(interface)];
+    if names.iter().any(|name| config.state_dir.join(format!("{name}.json")).exists()) {
+        let text = format!("a key of {interface} is being exchanged: its peers stay as they are");
+        return Err(Obstacle::warning(text, "wait until it is over, and the rows have it: see key-rotation"));
+    }
+    Ok(())
 }

@@ -19,6 +19,7 @@ use crate::{
             told::list,
         },
         right::Obstacle,
+        rotate,
     },
     clock::Clock,
     config::{Config, Mode},
@@ -118,6 +119,9 @@ async fn apply(config: &Config, expected: &Expected, interface: String, how: How
         && let Some(file) = held_by_operator(&config.act, &interface, &rows)
     {
         bail!("{interface}: {file} holds it: rm it when it may go on, or --force");
+    }
+    if !how.dry_run {
+        rotate::is_over(config, &interface).map_err(refuse)?;
     }
     let changes: Vec<Change> = steps.steps.iter().zip(steps.lines()).map(change).collect();
     let is_done = !how.dry_run && !changes.is_empty();

@@ -1,7 +1,7 @@
 //! Follows a rotation that the other end decides: in one order the peer with its old key is removed and the one with the new key
 //! made, with all that the old one had. Until the decision is heard, what works counts: see [`machine`](super::machine).
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, fs, net::SocketAddr, time::Duration};
 
 use charliehub_proto::{
     expected::Expected,
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::{
-    super::crash_at,
+    super::{crash_at, run_dir::RunDir},
     conf::Conf,
     ground::{Ground, tunnel_of},
     machine::{Action, Heard, Machine, Which},
@@ -54,6 +54,9 @@ pub(super) struct Note {
     pub allowed_ips: BTreeSet<IpNet>,
     /// The new key was here once.
     pub has_tried: bool,
+    /// The new key stays. Until the rows say so here too, nobody else changes the peer.
+    #[serde(default)]
+    pub is_decided: bool,
 }
 
 impl Note {
@@ -65,10 +68,19 @@ impl Note {
     }
 }
 
-pub(super) const NAME: &str = "follow-";
+const NAME: &str = "follow-";
 
-fn name(interface: &str) -> String {
+pub(super) fn name(interface: &str) -> String {
     format!("{NAME}{interface}")
+}
+
+/// All that there are, by interface.
+pub(super) fn notes(dir: &RunDir) -> Vec<Note> {
+    let Ok(files) = fs::read_dir(dir.path()) else { return Vec::new() };
+    let mut names: Vec<String> = files.flatten().filter_map(|file| file.file_name().into_string().ok()).collect();
+    names.sort();
+    let names = names.iter().filter_map(|name| name.strip_suffix(".json").filter(|name| name.starts_with(NAME)));
+    names.filter_map(|name| dir.remembered(name)).collect()
 }
 
 /// Follows one rotation.
@@ -106,6 +118,7 @@ impl Follow<'_> {
             keepalive: peer.keepalive,
             allowed_ips: peer.allowed_ips,
             has_tried: false,
+            is_decided: false,
         })
     }
 
@@ -157,7 +170,7 @@ impl Follow<'_> {
                     machine.swapped(which, boot());
                     continue;
                 }
-                Action::Finish => return self.finish(&note, machine.has, old, new),
+                Action::Finish => return self.finish(note, machine.has, old, new),
             }
             let hold = LOOK.saturating_sub(looked.elapsed());
             match timeout(LOOK * 2, self.talk.news(note.id, seen, hold)).await {
@@ -198,18 +211,25 @@ impl Follow<'_> {
         Ok(())
     }
 
-    fn finish(&self, note: &Note, has: Which, old: Key, new: Key) -> Result<String, String> {
-        if has == Which::New {
-            let conf = Conf::read(&self.ground.config.act.conf_dir, &note.interface)?;
-            let saved = conf.with_peer(old, new).save();
-            saved.map_err(|error| format!("the file of {} cannot be written: {error}", note.interface))?;
-            crash_at("follow-saved");
+    fn finish(&self, mut note: Note, has: Which, old: Key, new: Key) -> Result<String, String> {
+        if has == Which::Old {
+            self.forget(&note)?;
+            return Ok(format!("{} has the old key of {}, as before", note.interface, note.agent));
         }
-        self.forget(note)?;
-        Ok(match has {
-            Which::New => format!("{} has the new key of {}, and so has its file", note.interface, note.agent),
-            Which::Old => format!("{} has the old key of {}, as before", note.interface, note.agent),
-        })
+        let conf = Conf::read(&self.ground.config.act.conf_dir, &note.interface)?;
+        let saved = conf.with_peer(old, new).save();
+        saved.map_err(|error| format!("the file of {} cannot be written: {error}", note.interface))?;
+        crash_at("follow-saved");
+        note.is_decided = true;
+        self.remember(&note)?;
+        Ok(format!("{} has the new key of {}, and so has its file", note.interface, note.agent))
+    }
+
+    /// Forgets what is decided, once the rows know it here.
+    pub(super) fn settle(&self, expected: &Expected) -> Result<(), String> {
+        let decided = notes(&self.ground.notes).into_iter().filter(|note| note.is_decided);
+        let mut settled = decided.filter(|note| tunnel_of(expected, &note.old).is_none());
+        settled.try_for_each(|note| self.forget(&note))
     }
 
     fn remember(&self, note: &Note) -> Result<(), String> {

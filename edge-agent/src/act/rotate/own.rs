@@ -81,7 +81,7 @@ pub(super) fn rotated(notes: &RunDir, interface: &str) -> Option<Rotated> {
     notes.remembered::<Option<Rotated>>(&format!("rotated-{interface}")).flatten()
 }
 
-fn name(interface: &str) -> String {
+pub(super) fn name(interface: &str) -> String {
     format!("rotation-{interface}")
 }
 
