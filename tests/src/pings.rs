@@ -1,12 +1,28 @@
 //! Pings to one address, ten a second or more, from inside a network namespace: which were answered, and when.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::{Home, Process, ms, process::guarded};
 
 pub struct Pings {
     process: Process,
 }
+
+const CLIENT: &str = r#"
+conf=$1 if=$(basename "$1" .conf)
+mount -t tmpfs tmpfs /run/wireguard
+wireguard-go -f "$if" &
+until [ -S "/run/wireguard/$if.sock" ]; do sleep 0.05; done
+wg setconf "$if" <(wg-quick strip "$conf")
+of() { sed -n "s/^$1 = //p" "$conf" | tr -d ' ' | tr ',' '\n'; }
+for one in $(of Address); do ip address add "$one" dev "$if"; done
+ip link set "$if" up
+for one in $(of AllowedIPs); do ip route add "$one" dev "$if"; done
+exec ping -n -D -i 0.1 "$2"
+"#;
 
 /// Of an answer: when it came, and which one it is.
 type Answer = (Duration, u32);
@@ -30,9 +46,28 @@ impl Pings {
         Self { process: Process::start(home, &format!("ping-{address}"), command) }
     }
 
+    /// Ten a second through a tunnel of their own in that namespace, made of a client's configuration. The file is called as
+    /// the interface is to be.
+    pub fn through(home: &Home, namespace: &str, configuration: &Path, address: &str) -> Self {
+        let mut command = guarded(None, "KILL", "nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).args([
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+        ]);
+        command.args(["bash", "-euc", CLIENT, "bash"]).arg(configuration).arg(address);
+        Self { process: Process::start(home, &format!("client-{address}"), command) }
+    }
+
     /// Was any answered since then?
     pub fn is_answered_since(&self, then: SystemTime) -> bool {
         self.answers().last().is_some_and(|(at, _)| *at > since_1970(then))
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// How many were lost so far between two answers, and the longest time without one.

@@ -167,6 +167,8 @@ fn what_was_installed(systemd: &Systemd) {
         "444 root:root /usr/lib/systemd/system/charliehub-edge-agent.service",
         "444 root:root /usr/lib/systemd/system/charliehub-provider.service",
         "444 root:root /usr/lib/systemd/system/charliehub-provider.socket",
+        "444 root:root /usr/lib/systemd/system/charliehub-rotate-keys@.service",
+        "444 root:root /usr/lib/systemd/system/charliehub-rotate-keys@.timer",
         "555 root:root /etc/charliehub",
         "440 root:charliehub-edge-agent /etc/charliehub/edge-agent.toml",
         "440 root:charliehub-provider /etc/charliehub/provider.toml",

@@ -5,11 +5,13 @@
 use std::{
     fs,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use charliehub_proto::finding::{Finding, Status};
-use charliehub_tests::{Agent, Home, Lab, Pings, Session, Signal, Site, measured, ms, secs, until};
+use charliehub_tests::{Agent, Home, Lab, Pings, Session, Signal, Site, Switch, World, measured, ms, secs, until};
+use hyper::Method;
+use serde_json::json;
 
 const CHECK: &str = "vpn-peers";
 /// Of nobody: valid as a key.
@@ -423,4 +425,68 @@ async fn a_peer_that_is_called_by_a_name_does_not_wait_for_it() {
         .await;
     told(&agent, "wg-fr", Status::Ok, "endpoint 203.0.113.10:1 -> 203.0.113.9:51820; done").await;
     assert_eq!(hub.peers("wg-fr").await, right);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_connects_by_what_it_was_issued_until_it_is_revoked() {
+    let world = World::new().await;
+    let lab = Lab::up(&world.home, 0).await;
+    let uk = lab.sites().iter().find(|site| site.name == "uk").unwrap();
+    lab.on_hub("ip address add 10.98.0.1/24 dev wg-uk").await;
+    let row = json!({ "name": "uk", "networks": [uk.network], "tunnels": [{ "interface": "wg-uk", "public_key": uk.key,
+        "own_public_key": uk.hub_key, "keepalive": 25, "peer_address": uk.end,
+        "allowed_ips": [uk.network, format!("{}/32", uk.end)] }] });
+    let answer = world.provider.send(Method::POST, "/api/sites", &row.to_string()).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let vpn = json!({ "vpn": [{ "interface": "wg-uk", "public_key": uk.hub_key, "endpoint": "192.0.2.2:51820",
+        "addresses": ["10.98.0.1/24"], "routes": ["10.98.0.1/32"] }] });
+    let answer = world.provider.send(Method::PUT, "/api/agents/hub2/policy", &vpn.to_string()).await;
+    assert!(answer.status < 300, "{}", answer.text());
+    let provider = Switch::inside(&world.home, &lab.hub(), world.provider.address().port()).await;
+    let token = world.provider.must(&["token", "create", "--role", "agent", "--subject", "hub2", "hub2"]).await;
+    let file = world.home.join("agent.token");
+    fs::write(&file, token).unwrap();
+    // With the intervals of everyday.
+    let settings = format!(
+        "name = \"hub2\"\n[provider]\nurl = \"http://{}\"\ntoken_file = \"{}\"\n[wireguard]\nsockets = \"{}\"\n\
+         [act]\nrun_dir = \"{}\"\n[[act.peers]]\ninterface = \"wg-uk\"\nmode = \"act\"\n",
+        provider.address(),
+        file.display(),
+        lab.folder("hub2").join("wireguard").display(),
+        world.home.join("run").display(),
+    );
+    let agent = Agent::new(&world.home, &settings).inside(&lab.hub()).started().await;
+    agent.until_status(CHECK, "wg-uk", Status::Ok, secs(20)).await;
+    let site = Pings::start(&world.home, &lab.hub(), &uk.host);
+
+    let configuration = world.home.join("wg-anna.conf");
+    let issued = Instant::now();
+    let issue = ["peers", "issue", "anna", "--interface", "wg-uk", "--out", configuration.to_str().unwrap()];
+    world.provider.must(&issue).await;
+    let client = Pings::through(&world.home, &lab.at("fr"), &configuration, "10.98.0.1");
+    let connected = async || client.is_answered_since(UNIX_EPOCH).then_some(()).ok_or_else(|| client.log());
+    until("the client is connected", secs(20), connected).await;
+    measured("issued -> connected", issued.elapsed());
+    let wrong = |one: &Finding| one.check == "wg-peer" && one.status != Status::Ok;
+    agent.until("the hub knows whom it lets in", secs(10), |all| !all.iter().any(wrong)).await;
+
+    let key = world.psql("SELECT public_key FROM peers").await.remove(0).remove(0);
+    let revoked = Instant::now();
+    let revoke = world.provider.must(&["peers", "revoke", "anna"]);
+    let gone = async || {
+        let peers = lab.asked_on_hub("wg show wg-uk peers").await;
+        if peers.contains(&key) { Err(peers) } else { Ok(()) }
+    };
+    let (told, ((), took)) = tokio::join!(revoke, until("the hub does not let it in", secs(5), gone));
+    measured("revoked -> gone from the hub", took);
+    assert!(told.contains("gone from hub2 after "), "{told}");
+    assert!(revoked.elapsed() < secs(5), "{:?}", revoked.elapsed());
+    let after = SystemTime::now();
+    let lost = async || {
+        let late = client.is_answered_since(after + ms(500));
+        let long = after.elapsed().is_ok_and(|passed| passed > ms(1500));
+        if late { panic!("it is still answered") } else { long.then_some(()).ok_or("not yet") }
+    };
+    until("nothing is answered any more", secs(5), lost).await;
+    assert_eq!(site.lost().0, 0, "the site noticed nothing");
 }
