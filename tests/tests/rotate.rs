@@ -193,7 +193,9 @@ async fn the_key_of_a_tunnel_is_exchanged_and_no_ping_is_lost() {
         assert_eq!(mode(&ends.lab.folder(place).join(file)), 0o600, "{file}");
     }
     // Both say so, and the rows have it in one revision.
-    ends.hub.until_status(CHECK, "wg-uk", Status::Ok, secs(5)).await;
+    let (own, _) = ends.hub.until_status(CHECK, "wg-uk", Status::Ok, secs(5)).await;
+    let deed = own.action.unwrap().to_string();
+    assert!(deed.contains(&format!("the key of wg-uk is exchanged: {after} for {before}")), "{deed}");
     let (peer, _) = ends.site.until_status(CHECK, "wg-hub peer", Status::Ok, secs(5)).await;
     assert!(peer.action.unwrap().to_string().contains("wg-hub has the new key of hub2"), "{}", peer.text);
     for agent in [&ends.hub, &ends.site] {

@@ -23,10 +23,15 @@ mod own;
 mod plan;
 mod talk;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use charliehub_proto::{
     expected::Expected,
+    finding::{Action, Outcome},
     rotation::{Phase, Rotation},
 };
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -69,9 +74,14 @@ pub(crate) async fn run(config: Arc<Config>, shared: Arc<Shared>, board: Arc<Boa
     let Some(talk) = ground.talk.clone() else {
         let remedy = "both ends tell each other through it: name it in [provider]";
         let obstacle = Obstacle::unknown("no key can be rotated without a provider", remedy);
-        return board.say(ROTATE, vec![obstacle.sample(ROTATE, "provider")]);
+        let sample = obstacle.sample(ROTATE, "provider");
+        let mut ticks = interval(LOOK);
+        loop {
+            tokio::select! { _ = ticks.tick() => {}, () = stop.cancelled() => return }
+            board.say(ROTATE, vec![sample.clone()]);
+        }
     };
-    let keeper = Keeper { ground, talk, config, shared, board };
+    let keeper = Keeper { ground, talk, config, shared, board, said: Mutex::default() };
     tokio::select! {
         ((), ()) = async { tokio::join!(keeper.mind(), keeper.follow()) } => {}
         () = stop.cancelled() => {}
@@ -84,6 +94,8 @@ struct Keeper {
     config: Arc<Config>,
     shared: Arc<Shared>,
     board: Arc<Board>,
+    /// By target: an interface, for our own key, and `IF peer`.
+    said: Mutex<BTreeMap<String, Sample>>,
 }
 
 impl Keeper {
@@ -94,12 +106,11 @@ impl Keeper {
         let mut ended: BTreeMap<String, Deed> = BTreeMap::new();
         loop {
             ticks.tick().await;
-            let mut samples = Vec::new();
             for (site, interface) in self.interfaces() {
                 let sample = self.look(&interface, &mut ended).await;
-                samples.push(sample.site(site).confirmed_by(1));
+                self.put(&interface, Some(sample.site(site)));
             }
-            self.board.say(ROTATE, samples);
+            self.say_all();
             let follow = Follow { ground: &self.ground, talk: &self.talk };
             if let Err(why) = follow.settle(&self.shared.expected.load()) {
                 tracing::warn!(why, "what a rotation left is not removed yet");
@@ -149,7 +160,14 @@ impl Keeper {
             }
             (_, _) => self.at_rest(interface, ended.get(interface)),
         };
-        sample.did(ended.get(interface).map(|deed| deed.action.clone()))
+        let rotated = own::rotated(&self.ground.notes, interface).map(|last| Action {
+            at: last.at,
+            what: format!("the key of {interface} is exchanged: {} for {}", last.new, last.old),
+            outcome: Outcome::Done,
+            result: "it was proven, and the rows have it".to_owned(),
+        });
+        let ended = ended.get(interface).map(|deed| deed.action.clone());
+        sample.did(ended.into_iter().chain(rotated).max_by_key(|action| action.at))
     }
 
     fn at_rest(&self, interface: &str, last: Option<&Deed>) -> Sample {
@@ -176,7 +194,7 @@ impl Keeper {
                 let interface = note.interface.clone();
                 tracing::warn!(interface, "a rotation was left in the middle: it is followed on");
                 let what = format!("the peer of {interface} follows the rotation of {}", note.agent);
-                self.say(&note.site, &interface, &what, None);
+                self.say(&note.site, &interface, &what);
                 let result = follow.decide(note.clone()).await;
                 let failed = result.is_err();
                 self.told(&note.site, &interface, what, result);
@@ -229,8 +247,10 @@ impl Keeper {
             let what = format!("the peer of {} would follow the rotation of {}", note.interface, rotation.agent);
             let now = self.shared.clock.now();
             let deed = Deed::of(now, what.clone(), Ok("nothing was changed".to_owned()), true);
-            self.say(&note.site, &note.interface, &format!("{what} (dry-run: nothing is done)"), Some(&deed));
-            return Err("it is a dry run here".to_owned());
+            let target = who(&note.interface);
+            let sample = Sample::ok(ROTATE, &*target, format!("{what} (dry-run: nothing is done)"));
+            self.put(&target, Some(sample.did(Some(deed.action)).site(note.site)));
+            return Err("it is a dry run here: `mode = \"act\"` in [[act.rotate]] lets it follow".to_owned());
         }
         may_set_networks().map_err(|obstacle| format!("{}; {}", obstacle.text, obstacle.remedy))?;
         if let Some(hold) = self.ground.run_dir.hold(LOCK, &note.site) {
@@ -243,14 +263,14 @@ impl Keeper {
         let (site, interface) = (note.site.clone(), note.interface.clone());
         let what = format!("the peer of {interface} follows the rotation of {}", rotation.agent);
         tracing::warn!(interface, what, "a rotation begins");
-        self.say(&site, &interface, &what, None);
+        self.say(&site, &interface, &what);
         let is_to_be_done = follow.wait(&note).await;
         if is_to_be_done == Ok(true) {
             let result = follow.go(note).await;
             self.told(&site, &interface, what, result);
             return Ok(());
         }
-        self.board.say(&who(&interface), Vec::new());
+        self.put(&who(&interface), None);
         is_to_be_done.map(drop)
     }
 
@@ -266,10 +286,9 @@ impl Keeper {
         follow::notes(&self.ground.notes).into_iter().find(|note| !note.is_decided)
     }
 
-    fn say(&self, site: &str, interface: &str, what: &str, deed: Option<&Deed>) {
+    fn say(&self, site: &str, interface: &str, what: &str) {
         let sample = Sample::warning(ROTATE, who(interface), what).remedy("wait: it is over within a minute or two");
-        let sample = sample.did(deed.map(|deed| deed.action.clone()));
-        self.board.say(&who(interface), vec![sample.site(site).confirmed_by(1)]);
+        self.put(&who(interface), Some(sample.site(site)));
     }
 
     fn told(&self, site: &str, interface: &str, what: String, result: Result<String, String>) {
@@ -279,16 +298,30 @@ impl Keeper {
         }
         let deed = Deed::of(self.shared.clock.now(), what, result, false);
         let sample = match deed.failure() {
-            Some(why) => Sample::critical(
-                ROTATE,
-                who(interface),
-                format!("the peer of {interface} is in the middle of a rotation: {why}"),
-            )
-            .remedy("mend that: it is tried again"),
+            Some(why) => {
+                let text = format!("the peer of {interface} is in the middle of a rotation: {why}");
+                Sample::critical(ROTATE, who(interface), text).remedy("mend that: it is tried again")
+            }
             None => Sample::ok(ROTATE, who(interface), deed.action.result.clone()),
         };
-        let sample = sample.did(Some(deed.action.clone()));
-        self.board.say(&who(interface), vec![sample.site(site).confirmed_by(1)]);
+        self.put(&who(interface), Some(sample.did(Some(deed.action.clone())).site(site)));
+    }
+
+    /// Says something else of a target, or nothing any more.
+    fn put(&self, target: &str, sample: Option<Sample>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match sample {
+            Some(sample) => drop(said.insert(target.to_owned(), sample.confirmed_by(1))),
+            None => drop(said.remove(target)),
+        }
+        drop(said);
+        self.say_all();
+    }
+
+    /// Who says nothing for a minute stands still.
+    fn say_all(&self) {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        self.board.say(ROTATE, said.values().cloned().collect());
     }
 }
 

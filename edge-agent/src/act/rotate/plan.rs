@@ -105,7 +105,9 @@ async fn look(
         )),
     });
     let hour = Duration::try_from(Timestamp::now().as_duration()).unwrap_or_default();
-    let age = seen.handshake.map(|at| hour.saturating_sub(at));
+    // Of an idle tunnel the probe may have made it.
+    let handshake = ground.peer(interface, peer).await?.and_then(|peer| peer.handshake);
+    let age = handshake.map(|at| hour.saturating_sub(at));
     looked.push(match age.filter(|age| answers && *age < FRESH) {
         Some(age) => Ok(format!("{interface} works: {end} answers, and the last handshake is {} s old", age.as_secs())),
         None => Err(format!("{interface} does not work: {end} does not answer; see wg-reachable and wg-handshake")),
