@@ -20,6 +20,7 @@ mod kept;
 mod limit;
 pub mod maintenance;
 mod matching;
+mod named;
 pub mod openapi;
 mod peers;
 pub mod problem;
