@@ -20,7 +20,7 @@ main() {
   esac
   cd "$repo"
   have cargo || fail "Rust is missing: install it with rustup, then run this again"
-  TRAEFIK=$(deploy/install-tools.sh bind buildah busybox cc check-jsonschema chromium curl cyclonedx debootstrap faketime \
+  TRAEFIK=$(deploy/install-tools.sh bind buildah busybox cc check-jsonschema chromium conntrack curl cyclonedx debootstrap faketime \
     git gitleaks grafana-schema ip iptables jq logrotate mosquitto mosquitto-clients nft nginx nspawn openapi-client \
     openssl pebble pgbouncer ping podman postgres prometheus qemu redis schemathesis shellcheck wireguard wrk traefik \
     traefik-3.0.4 traefik-3.4.3 traefik-3.6.15 deb deny nextest)

@@ -230,7 +230,8 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
     fs::create_dir_all(&root).unwrap();
     let [far, last, anna] = files(&root);
     let agent = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("charliehub-edge-agent");
-    let programs: Vec<PathBuf> = ["ip", "wg", "setpriv"].map(PathBuf::from).into_iter().chain([agent]).collect();
+    let programs: Vec<PathBuf> =
+        ["ip", "wg", "setpriv", "conntrack"].map(PathBuf::from).into_iter().chain([agent]).collect();
     let programs: Vec<&Path> = programs.iter().map(PathBuf::as_path).collect();
     let began = Instant::now();
     let Some(guest) = Guest::boot(&home, &programs).await else {
@@ -293,12 +294,18 @@ async fn the_kernels_own_tunnels_are_read_and_mended() {
 
     // The kernel's own tunnels are written by netlink: the networks move, and come back.
     world.guest.sh(SECOND).await;
+    world.guest.sh("modprobe nf_conntrack enable_hooks=1 && modprobe nf_conntrack_netlink").await;
     world.start("failover", "").await;
     let by = |all: &[Finding], words: &str| all.iter().any(|one| one.check == "failover" && one.text.contains(words));
     world.until("the second tunnel stands by", |all| by(all, "10.44.0.0/16 goes by wg0, and wg1 stands by")).await;
     let before = world.guest.sh("wg show wg1 allowed-ips").await;
+    // A connection that is tracked, and would be for three minutes.
+    world.guest.sh("conntrack -I -p udp -s 10.9.0.1 -d 10.44.0.10 --sport 4500 --dport 4500 -t 180").await;
+    let tracked = "conntrack -L -p udp -d 10.44.0.10 --dport 4500 2>/dev/null";
+    assert!(world.guest.sh(tracked).await.contains("src=10.9.0.1 dst=10.44.0.10"), "it is tracked");
     world.guest.sh("nsenter -t $(cat /tmp/far) -n ip link set far down").await;
     world.until("the networks go by the second tunnel", |all| by(all, "10.44.0.0/16 goes by wg1")).await;
+    assert_eq!(world.guest.run(tracked).await.0, "", "it begins anew");
     let route = world.guest.sh("ip route get 10.44.0.10").await;
     assert!(route.contains("dev wg1"), "{route}");
     world.guest.sh("nsenter -t $(cat /tmp/far) -n ip link set far up").await;

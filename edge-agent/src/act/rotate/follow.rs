@@ -1,7 +1,7 @@
 //! Follows a rotation that the other end decides: in one order the peer with its old key is removed and the one with the new key
 //! made, with all that the old one had. Until the decision is heard, what works counts: see [`machine`](super::machine).
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, fs, net::SocketAddr, pin::pin, time::Duration};
 
 use charliehub_proto::{
     expected::Expected,
@@ -30,6 +30,9 @@ use crate::{
 /// After it said that it goes: so that the other end, which hears that, has its new key first. What we begin then is a handshake
 /// that succeeds; what it begins before is lost, and it begins again only after 5 s.
 const LEAD: Duration = Duration::from_millis(300);
+
+/// Whoever hears us answers within so long.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// The other end, which waits for us for some seconds, says within so long that it is to be done.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,14 +139,21 @@ impl Follow<'_> {
     pub(super) async fn go(&self, mut note: Note) -> Result<String, String> {
         self.remember(&note)?;
         crash_at("follow-noted");
-        match self.talk.is(note.id, Phase::Going).await {
-            Ok(rotation) if rotation.phase == Phase::Going => {
+        let began = Instant::now();
+        let mut going = pin!(self.talk.is(note.id, Phase::Going));
+        match timeout(ANSWER, &mut going).await {
+            Ok(Ok(rotation)) if rotation.phase == Phase::Going => {
                 crash_at("follow-going");
-                sleep(LEAD).await;
+                sleep(LEAD.saturating_sub(began.elapsed())).await;
                 self.swap(&mut note, Which::New).await?;
             }
-            // Whether it was heard is not known: what works, and what is heard next, tells.
-            Ok(_) | Err(_) => {}
+            // It was not said, or not taken: what works, and what is heard next, tells.
+            Ok(_) => {}
+            // It was heard, it seems: the other end has its new key, and the answer does not come through the tunnel.
+            Err(_) => {
+                self.swap(&mut note, Which::New).await?;
+                going.await.ok();
+            }
         }
         self.decide(note).await
     }

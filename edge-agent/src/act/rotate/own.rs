@@ -33,6 +33,10 @@ use crate::wireguard::{
 /// The other end says within so long that it is ready, and that it goes.
 const READY: Duration = Duration::from_secs(10);
 
+/// The answer to that it goes reaches the other end within so long, by the old session, where it comes through the tunnel. Less
+/// than the other end waits with its exchange.
+const LEAVE: Duration = Duration::from_millis(100);
+
 /// The new key is proven within so long.
 const PROOF: Duration = Duration::from_secs(30);
 
@@ -181,6 +185,7 @@ impl Own<'_> {
         crash_at("rotate-switching");
         if let Some(agent) = &follower {
             self.until(id, Phase::Going, agent, "goes").await?;
+            sleep(LEAVE).await;
         }
         crash_at("rotate-going");
         // Read before the key is set: the other end may shake hands at that very moment.

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use charliehub_proto::{
-    change::{ChangeState, WrittenPeer},
+    change::WrittenPeer,
     peer::{Peer, PeerRow},
     policy::{Policy, Vpn},
     site::SiteRow,
@@ -64,10 +64,7 @@ pub(super) async fn issue(api: &Api, issue: Issue) -> anyhow::Result<()> {
     let plan = Plan::of(api, &issue).await?;
     let private = if issue.public_key.is_some() { None } else { Some(Private::new()) };
     let public_key = issue.public_key.clone().or(private.as_ref().map(Private::public)).unwrap_or_default();
-    let WrittenPeer { peer: PeerRow { peer, .. }, change } = write(api, &issue, &plan, &public_key).await?;
-    if change.state == ChangeState::Pending {
-        output::hint("warning: the provider has not read the row yet; the client is let in once it has");
-    }
+    let WrittenPeer { peer: PeerRow { peer, .. }, .. } = write(api, &issue, &plan, &public_key).await?;
     for warning in plan.warnings(&peer) {
         output::hint(&format!("warning: {warning}"));
     }
