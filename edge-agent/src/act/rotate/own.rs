@@ -321,3 +321,6 @@ impl Own<'_> {
         noted.map_err(|error| format!("{} cannot be written: {error}", self.ground.notes.path().display()))
     }
 }
+
+#[cfg(test)]
+mod tests;
