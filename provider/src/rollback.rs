@@ -8,7 +8,7 @@
 //! A fragment that decides who gets in (a router, a middleware that keeps people out, TLS options) stays as the newest has
 //! it: what it lets in cannot be compared. Certificates stay too: old ones may have ended. A site comes back with those of its
 //! networks that are internal now: one that was removed is added again by whoever wants it. A client of the VPN stays as the
-//! newest has it, and out where that has it no more; one that was not there then goes.
+//! newest has it, and out where that has it no more; one that was not there then goes. Keys of tunnels that were exchanged stay so.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -28,6 +28,7 @@ use crate::{
     postgres,
     publish::restricted,
     restore,
+    rotations::store::exchanged,
     row::{Key, Row, Rows},
     store::read,
 };
@@ -66,7 +67,8 @@ pub async fn rollback(
     let author = Author { source: "rollback", reason, ..author.clone() };
     let transaction = client.transaction().await?;
     author.begin(&transaction).await?;
-    let then = rows_of(&transaction, to).await?;
+    let mut then = rows_of(&transaction, to).await?;
+    keep_keys(&mut then, &exchanged(&transaction).await?);
     let now = read::all(&transaction).await?;
     let Target { rows, kept } = target(&then, &now, settings);
     let impact = impact(&Compiler::of(settings, now.clone()), &Compiler::of(settings, rows.clone()));
@@ -130,6 +132,31 @@ fn target(then: &Rows, now: &Rows, settings: &Arc<Settings>) -> Target {
     let kept = rows.iter().filter(|(key, row)| other(key, row)).chain(gone).map(|(_, row)| row.name());
     let kept = kept.collect::<BTreeSet<_>>().into_iter().collect();
     Target { rows, kept }
+}
+
+/// A key of a tunnel that was exchanged since stays so: both its ends have the new one.
+fn keep_keys(rows: &mut Rows, exchanged: &[(String, String)]) {
+    // One after the other, since the new one may have been exchanged again.
+    let renew = |key: &mut String| {
+        for (old, new) in exchanged {
+            if old == key {
+                key.clone_from(new);
+            }
+        }
+    };
+    let has_keys = |row: &Row| matches!(row, Row::Site(_) | Row::Policy(_));
+    for row in rows.values_mut().filter(|row| !exchanged.is_empty() && has_keys(row)) {
+        match Arc::make_mut(row) {
+            Row::Site(site) => {
+                for tunnel in &mut site.site.tunnels {
+                    renew(&mut tunnel.public_key);
+                    tunnel.own_public_key.iter_mut().for_each(renew);
+                }
+            }
+            Row::Policy(policy) => policy.body.vpn.iter_mut().for_each(|vpn| renew(&mut vpn.public_key)),
+            Row::Domain(_) | Row::Fragment(_) | Row::Peer(_) | Row::Bad(_) => {}
+        }
+    }
 }
 
 /// Puts the newest version of the fragments that decide who gets in over what they were.

@@ -1,4 +1,8 @@
-use charliehub_proto::domain::AccessTier;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use charliehub_proto::{
+    domain::AccessTier,
+    rotation::{Offer, Phase, Step},
+};
 use proptest::prelude::*;
 use serde_json::json;
 use tokio_postgres::Client as Postgres;
@@ -246,4 +250,39 @@ async fn who_was_shut_out_of_the_vpn_stays_out() {
     let changed: Vec<_> = done.changed.iter().map(|row| (row.name.as_str(), row.op)).collect();
     assert_eq!(changed, [("peer carl", RowOp::Delete)], "who was not let in then is not now");
     assert_eq!(lines(&client, "SELECT name || addresses::text FROM peers").await, ["ben{10.99.0.4/32}"]);
+}
+
+#[tokio::test]
+async fn a_key_that_was_exchanged_stays_so() {
+    let (_cluster, mut client) = Cluster::migrated().await;
+    let keys = [1_u8, 2, 3, 9].map(|byte| BASE64_STANDARD.encode([byte; 32]));
+    let [first, second, third, theirs] = &keys;
+    let site = json!([{ "interface": "wg-uk", "public_key": theirs, "own_public_key": first, "allowed_ips": [] }]);
+    let end = json!([{ "interface": "wg-hub", "public_key": first, "own_public_key": theirs, "allowed_ips": [] }]);
+    let rows = format!(
+        "INSERT INTO sites (name, agent, networks, tunnels) VALUES ('uk', 'hub2', '{{10.44.0.0/16}}', '{site}'),
+             ('hub', 'elsewhere', '{{10.99.0.1/32}}', '{end}')"
+    );
+    client.batch_execute(&rows).await.unwrap();
+    for (old, new) in [(first, second), (second, third)] {
+        let offer =
+            Offer { site: "uk".to_owned(), interface: "wg-uk".to_owned(), old_key: old.clone(), new_key: new.clone() };
+        let id = Uuid::new_v4();
+        for (name, phase) in [
+            ("hub2", Phase::Offered),
+            ("elsewhere", Phase::Ready),
+            ("hub2", Phase::Switching),
+            ("elsewhere", Phase::Going),
+            ("hub2", Phase::Committed),
+        ] {
+            let step = Step { phase, offer: (phase == Phase::Offered).then(|| offer.clone()), why: None };
+            crate::rotations::store::tell(&mut client, name, id, &step, &author()).await.unwrap();
+        }
+    }
+    client.batch_execute("UPDATE sites SET notes = 'newer' WHERE name = 'uk'").await.unwrap();
+    back(&mut client, 1).await.unwrap();
+    let sql =
+        "SELECT name || ' ' || (t ->> 'public_key') || ' ' || (t ->> 'own_public_key') || ' ' || coalesce(notes, '-')
+        FROM sites, jsonb_array_elements(tunnels) t ORDER BY name";
+    assert_eq!(lines(&client, sql).await, [format!("hub {third} {theirs} -"), format!("uk {theirs} {third} -")]);
 }

@@ -213,6 +213,14 @@ pub async fn read(client: &impl GenericClient, which: &Which) -> Result<Vec<Rota
     client.query_typed(&sql, &[parameter]).await?.iter().map(rotation).collect()
 }
 
+/// Each key that was ever exchanged, and for which, the oldest first: as the audit has it, which outlasts the rotations.
+pub async fn exchanged(client: &impl GenericClient) -> Result<Vec<(String, String)>, tokio_postgres::Error> {
+    let sql = "SELECT detail ->> 'old_key', detail ->> 'new_key' FROM charliehub.audit_events
+                WHERE kind = 'rotation.committed' ORDER BY id";
+    let rows = client.query_typed(sql, &[]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
 /// Forgets those of which nobody said anything for so long.
 pub async fn prune(client: &impl GenericClient, age: &str) -> Result<(), tokio_postgres::Error> {
     let sql = "DELETE FROM charliehub.rotations WHERE changed_at < now() - $1::text::interval";
