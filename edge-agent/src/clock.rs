@@ -19,6 +19,13 @@ pub struct Now {
     pub is_trusted: bool,
 }
 
+impl Now {
+    /// The hour, since 1970, as WireGuard writes when there was a handshake.
+    pub fn hour(&self) -> Duration {
+        Duration::try_from(self.wall.as_duration()).unwrap_or_default()
+    }
+}
+
 /// The hour may be moved so far between two readings, as it is slewed, and no further.
 const JUMP: SignedDuration = SignedDuration::from_secs(2);
 

@@ -222,11 +222,7 @@ impl Pilot {
         );
         tracing::error!(site = self.settings.site, why, "failover is held");
         if self.acts() {
-            let written = self.files.write_held(&why);
-            self.is_hold_unwritten = written.is_err();
-            if let Err(error) = written {
-                tracing::error!(%error, "the hold is not on disk: it lasts until the agent restarts");
-            }
+            self.is_hold_unwritten = !self.files.write_held(&why);
             view.hold = self.files.hold();
         }
     }
@@ -274,8 +270,7 @@ fn pretend(which: Move) -> Result<String, String> {
 
 /// Where the hour cannot be believed, the probe alone decides.
 fn is_fresh(handshake: Option<Duration>, now: Now) -> bool {
-    let hour = Duration::try_from(now.wall.as_duration()).unwrap_or_default();
-    !now.is_trusted || handshake.is_none_or(|at| hour.saturating_sub(at) < STALE)
+    !now.is_trusted || handshake.is_none_or(|at| now.hour().saturating_sub(at) < STALE)
 }
 
 /// The interface, where the kernel drops what comes by another way than it would answer.

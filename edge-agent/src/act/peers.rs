@@ -28,9 +28,8 @@ use std::{
 
 use charliehub_proto::finding::Status;
 use tokio::{
-    net::lookup_host,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +43,7 @@ use self::{
 use super::{
     Board, crash_at,
     deed::Deed,
+    re_resolve,
     right::{Alone, Obstacle, may_set_networks},
     rotate,
     run_dir::{Hold, RunDir},
@@ -122,7 +122,7 @@ struct Kept {
 /// Names that peers are called by. Nobody waits for them.
 #[derive(Default)]
 struct Names {
-    asked: JoinSet<(String, io::Result<Vec<SocketAddr>>)>,
+    asked: JoinSet<(String, io::Result<SocketAddr>)>,
     since: BTreeMap<String, Duration>,
     found: BTreeMap<String, SocketAddr>,
     lost: BTreeMap<String, String>,
@@ -144,27 +144,26 @@ impl Names {
         }
     }
 
-    fn learn(&mut self, name: String, found: io::Result<Vec<SocketAddr>>) {
-        let first = found.and_then(|found| found.first().copied().ok_or_else(|| io::Error::other("it has no address")));
-        match first {
-            Ok(first) => {
+    fn learn(&mut self, name: String, found: io::Result<SocketAddr>) {
+        match found {
+            Ok(found) => {
                 self.lost.remove(&name);
-                self.found.insert(name, first);
+                self.found.insert(name, found);
             }
             Err(error) => drop(self.lost.insert(name, error.to_string())),
         }
     }
 }
 
-pub(crate) async fn resolve(endpoint: &str) -> io::Result<Vec<SocketAddr>> {
-    let found = timeout(PATIENCE, lookup_host(endpoint)).await;
-    Ok(found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.collect())
+/// The first address that host and port have.
+pub(crate) async fn resolve(endpoint: &str) -> io::Result<SocketAddr> {
+    let found = re_resolve::resolve(endpoint).await?;
+    found.first().copied().ok_or_else(|| io::Error::other("it has no address"))
 }
 
 /// A peer whose session is over. While the hour cannot be believed none is.
 pub(crate) fn is_silent(peer: &Peer, now: Now) -> bool {
-    let hour = Duration::try_from(now.wall.as_duration()).unwrap_or_default();
-    now.is_trusted && peer.handshake.is_none_or(|at| hour.saturating_sub(at) > OVER)
+    now.is_trusted && peer.handshake.is_none_or(|at| now.hour().saturating_sub(at) > OVER)
 }
 
 /// One look at an interface.
@@ -252,12 +251,8 @@ impl Keeper {
                 "{often} {MOST} times within ten minutes, and somebody takes it back; find who, and remove this file"
             );
             tracing::error!(interface = name, why, "its peers are held");
-            let written = self.run_dir.write_held(&what, &why);
-            kept.is_hold_unwritten = written.is_err();
-            kept.was_held = written.is_ok();
-            if let Err(error) = written {
-                tracing::error!(%error, "the hold is not on disk: it lasts until the agent restarts");
-            }
+            kept.was_held = self.run_dir.write_held(&what, &why);
+            kept.is_hold_unwritten = !kept.was_held;
             return Ok(held(&look, self::hold(&self.run_dir, &what, name, &rows).as_ref(), kept));
         }
         let is_news = kept.told.as_ref() != Some(&intent);

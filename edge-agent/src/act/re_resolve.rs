@@ -41,7 +41,7 @@ use crate::{
     sample::Sample,
     wireguard::{
         facts::{Key, NoDevice, Peer, Unseen},
-        netlink, read,
+        read,
         write::{self, Change, Order},
     },
 };
@@ -135,7 +135,7 @@ impl Caller {
             let text = format!("held: {name} is not called elsewhere");
             return (called, Sample::warning(RE_RESOLVE, name, text).remedy(remedy));
         }
-        let hour = Duration::try_from(now.wall.as_duration()).unwrap_or_default();
+        let hour = now.hour();
         let seen = Seen {
             // While the hour cannot be believed the age cannot either, and nothing is done.
             age: now
@@ -163,12 +163,8 @@ impl Caller {
     }
 
     async fn peer(&self, (interface, key): &Target) -> Result<Peer, Obstacle> {
-        let links = netlink::links().await.map_err(|error| {
-            Obstacle::unknown(format!("interfaces cannot be listed: {error}"), "let the agent have AF_NETLINK sockets")
-        })?;
-        let kind = links.get(interface).map(|link| link.kind.as_str());
         let absent = |what: String| Obstacle::unknown(what, "mend that first: see wg-interface and wg-peer");
-        match read::device(&self.config.wireguard.sockets, interface, kind, false).await {
+        match read::named(&self.config.wireguard.sockets, interface, false).await {
             Ok(device) => device
                 .peers
                 .into_iter()
@@ -195,7 +191,8 @@ impl Caller {
     }
 }
 
-async fn resolve(endpoint: &str) -> io::Result<Vec<SocketAddr>> {
+/// All addresses that host and port have, of a host that is named.
+pub(super) async fn resolve(endpoint: &str) -> io::Result<Vec<SocketAddr>> {
     let found = timeout(PATIENCE, lookup_host(endpoint)).await;
     Ok(found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.collect())
 }

@@ -126,11 +126,7 @@ impl Keeper {
                     format!("{name} was started {MOST} times within a day; remove this file when it can be relied on");
                 tracing::error!(interface = name, why, is_dry, "its restart is held");
                 if !is_dry {
-                    let written = self.run_dir.write_held(&what, &why);
-                    kept.is_hold_unwritten = written.is_err();
-                    if let Err(error) = written {
-                        tracing::error!(%error, "the hold is not on disk: it lasts until the agent restarts");
-                    }
+                    kept.is_hold_unwritten = !self.run_dir.write_held(&what, &why);
                     hold = self.run_dir.hold(&what, &wanted.site);
                 }
             }

@@ -1,12 +1,16 @@
 //! Whether an actor may act: the kernel lets it, and no other agent does the same.
 
-use std::fs::File;
+use std::{fmt, fs::File, net::IpAddr};
 
-use charliehub_proto::{expected::Expected, finding::Status, site::Site};
+use charliehub_proto::{
+    expected::Expected,
+    finding::Status,
+    site::{Site, Tunnel},
+};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::run_dir::RunDir;
-use crate::sample::Sample;
+use crate::{sample::Sample, wireguard::facts::Key};
 
 /// Why nothing can be done, though it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,23 @@ impl Obstacle {
     pub(super) fn sample(self, check: &'static str, target: impl Into<String>) -> Sample {
         Sample::new(check, target, self.status, self.text).remedy(self.remedy).confirmed_by(1)
     }
+}
+
+/// In a line, for a command.
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.text, self.remedy)
+    }
+}
+
+/// The far end of a tunnel: its key, and where it is inside the tunnel.
+pub(super) fn far_end(tunnel: &Tunnel, site: &str) -> Result<(Key, IpAddr), Obstacle> {
+    Key::read(&tunnel.public_key).zip(tunnel.peer_address).ok_or_else(|| {
+        Obstacle::unknown(
+            format!("the row of site {site} says too little of {}", tunnel.interface),
+            "give the tunnel its `peer_address`, the far end inside it, and the site's `public_key` as `wg show` writes it",
+        )
+    })
 }
 
 /// The row of a site whose tunnels end here, as `[[act.KEY]]` names it.

@@ -39,9 +39,13 @@ impl RunDir {
         all.into_iter().find(|hold| hold.file.exists())
     }
 
-    /// From now on, until somebody removes it.
-    pub(super) fn write_held(&self, what: &str, why: &str) -> io::Result<()> {
-        fs::write(self.held(what), format!("{why}\n"))
+    /// From now on, until somebody removes it. False: the file cannot be written, which is told, and who holds it must remember.
+    pub(super) fn write_held(&self, what: &str, why: &str) -> bool {
+        let written = fs::write(self.held(what), format!("{why}\n"));
+        if let Err(error) = &written {
+            tracing::error!(what, %error, "the hold is not on disk: it lasts until the agent restarts");
+        }
+        written.is_ok()
     }
 
     fn held(&self, what: &str) -> PathBuf {
@@ -115,7 +119,7 @@ mod tests {
         assert_eq!((told("fr"), told("uk")), (Some(("hold-fr".into(), false)), None));
         fs::write(dir.path().join("hold"), "").unwrap();
         assert_eq!(told("uk"), Some(("hold".into(), false)));
-        run.write_held("fr", "too many moves").unwrap();
+        assert!(run.write_held("fr", "too many moves"));
         assert_eq!(told("fr"), Some(("held-fr".into(), true)), "the worse one is told");
     }
 

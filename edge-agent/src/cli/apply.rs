@@ -92,7 +92,7 @@ pub(super) async fn run(config: &Config, interface: Option<&str>, how: How) -> a
 }
 
 async fn apply(config: &Config, expected: &Expected, interface: String, how: How) -> anyhow::Result<Applied> {
-    let refuse = |obstacle: Obstacle| anyhow!("{interface}: {}; {}", obstacle.text, obstacle.remedy);
+    let refuse = |obstacle: Obstacle| anyhow!("{interface}: {obstacle}");
     let sockets = &config.wireguard.sockets;
     let mut rows = rows::of(expected, config.provider.is_some(), &interface).map_err(refuse)?;
     let device = hands::look(sockets, &interface).await.map_err(refuse)?;
@@ -149,9 +149,8 @@ async fn resolve_names(rows: &mut Rows, device: &Device) -> BTreeMap<String, Str
     }));
     let (mut found, mut lost) = (BTreeMap::new(), BTreeMap::new());
     for (name, answer) in all.await {
-        match answer.map(|all| all.first().copied()) {
-            Ok(Some(first)) => drop(found.insert(name, first)),
-            Ok(None) => drop(lost.insert(name, "it has no address".to_owned())),
+        match answer {
+            Ok(address) => drop(found.insert(name, address)),
             Err(error) => drop(lost.insert(name, error.to_string())),
         }
     }

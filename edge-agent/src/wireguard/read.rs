@@ -63,6 +63,15 @@ pub(crate) async fn device(
     })
 }
 
+/// The same of one interface, as it is named.
+pub(crate) async fn named(sockets: &Path, name: &str, is_key_wanted: bool) -> Result<Device, NoDevice> {
+    let links = netlink::links().await.map_err(|error| {
+        let why = format!("interfaces cannot be listed: {error}");
+        NoDevice::Unseen(Unseen::new(why, "let the agent have AF_NETLINK sockets"))
+    })?;
+    device(sockets, name, links.get(name).map(|link| link.kind.as_str()), is_key_wanted).await
+}
+
 async fn routes(
     networks: impl Iterator<Item = &IpNet>,
     names: &BTreeMap<u32, &str>,

@@ -33,7 +33,8 @@ impl Files {
         self.run_dir.hold(&self.site, &self.site)
     }
 
-    pub(super) fn write_held(&self, why: &str) -> io::Result<()> {
+    /// False: it is not on disk.
+    pub(super) fn write_held(&self, why: &str) -> bool {
         self.run_dir.write_held(&self.site, why)
     }
 

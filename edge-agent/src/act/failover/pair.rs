@@ -81,15 +81,13 @@ impl Pair {
 
 impl End {
     fn of(tunnel: &Tunnel, site: &str) -> Result<Self, Obstacle> {
-        let interface = tunnel.interface.clone();
-        let key = Key::read(&tunnel.public_key);
-        let (Some(address), Some(key)) = (tunnel.peer_address, key) else {
-            return Err(Obstacle::unknown(
-                format!("the row of site {site} says too little of {interface}"),
-                "give the tunnel its `peer_address`, the far end inside it, and the site's `public_key` as `wg show` writes it",
-            ));
-        };
-        Ok(Self { interface, key, address, allowed: tunnel.allowed_ips.iter().map(IpNet::trunc).collect() })
+        let (key, address) = right::far_end(tunnel, site)?;
+        Ok(Self {
+            interface: tunnel.interface.clone(),
+            key,
+            address,
+            allowed: tunnel.allowed_ips.iter().map(IpNet::trunc).collect(),
+        })
     }
 }
 

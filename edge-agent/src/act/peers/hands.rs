@@ -8,15 +8,11 @@ use super::{
 };
 use crate::wireguard::{
     facts::{Device, Key, NoDevice, Unseen},
-    netlink, read, write,
+    read, write,
 };
 
 pub(crate) async fn look(sockets: &Path, interface: &str) -> Result<Device, Obstacle> {
-    let links = netlink::links().await.map_err(|error| {
-        Obstacle::unknown(format!("interfaces cannot be listed: {error}"), "let the agent have AF_NETLINK sockets")
-    })?;
-    let kind = links.get(interface).map(|link| link.kind.as_str());
-    read::device(sockets, interface, kind, false).await.map_err(|none| match none {
+    read::named(sockets, interface, false).await.map_err(|none| match none {
         NoDevice::Unseen(Unseen { why, remedy }) => Obstacle::unknown(why, remedy),
         NoDevice::Absent | NoDevice::Refused => {
             Obstacle::unknown(format!("{interface} is absent, so it has no peers"), "mend that first: see wg-interface")

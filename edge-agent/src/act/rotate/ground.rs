@@ -11,7 +11,6 @@ use crate::{
     provider::Provider,
     wireguard::{
         facts::{Device, Key, NoDevice, Peer, Unseen},
-        netlink,
         probe::{self, Outcome, Probe},
         read,
         write::{self, Order},
@@ -43,9 +42,7 @@ impl Ground {
 
     /// None: there is no such interface now.
     pub(super) async fn device(&self, interface: &str) -> Result<Option<Device>, String> {
-        let links = netlink::links().await.map_err(|error| format!("interfaces cannot be listed: {error}"))?;
-        let kind = links.get(interface).map(|link| link.kind.as_str());
-        match read::device(&self.config.wireguard.sockets, interface, kind, true).await {
+        match read::named(&self.config.wireguard.sockets, interface, true).await {
             Ok(device) => Ok(Some(device)),
             Err(NoDevice::Absent | NoDevice::Refused) => Ok(None),
             Err(NoDevice::Unseen(Unseen { why, remedy })) => Err(format!("{why}; {remedy}")),

@@ -14,6 +14,7 @@ use super::{
     own,
 };
 use crate::{
+    clock::Clock,
     config,
     wireguard::{facts::Key, netlink},
 };
@@ -67,19 +68,13 @@ async fn look(
     looked: &mut Vec<Looked>,
 ) -> Result<Plan, String> {
     let site = right::site(expected, &settings.site, "rotate");
-    let site = site.map_err(|obstacle| format!("{}; {}", obstacle.text, obstacle.remedy))?;
+    let site = site.map_err(|obstacle| obstacle.to_string())?;
     let mut tunnels: Vec<&Tunnel> = site.tunnels.iter().collect();
     tunnels.sort_by_key(|tunnel| tunnel.rank);
     let (tunnel, others) =
         tunnels.split_first().ok_or_else(|| format!("site {} has no tunnel; give its row one", settings.site))?;
     let interface = &tunnel.interface;
-    let (Some(peer), Some(end)) = (Key::read(&tunnel.public_key), tunnel.peer_address) else {
-        return Err(format!(
-            "the row of site {} says too little of {interface}; give the tunnel its `peer_address`, the far end inside it, and the \
-             site's `public_key` as `wg show` writes it",
-            site.name
-        ));
-    };
+    let (peer, end) = right::far_end(tunnel, &site.name).map_err(|obstacle| obstacle.to_string())?;
     let device = ground.device(interface).await?;
     let device = device.ok_or_else(|| format!("{interface} is absent; wg-quick up {interface}"))?;
     let old = device.own_key.ok_or_else(|| format!("{interface} has no private key; see `wg show {interface}`"))?;
@@ -104,7 +99,7 @@ async fn look(
             site.name
         )),
     });
-    let hour = Duration::try_from(Timestamp::now().as_duration()).unwrap_or_default();
+    let hour = Clock::default().now().hour();
     // Of an idle tunnel the probe may have made it.
     let handshake = ground.peer(interface, peer).await?.and_then(|peer| peer.handshake);
     let age = handshake.map(|at| hour.saturating_sub(at));
