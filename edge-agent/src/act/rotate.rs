@@ -36,10 +36,11 @@ use charliehub_proto::{
 };
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub(crate) use self::plan::{Looked, Plan};
 use self::{
-    by_hand::Prompt,
+    by_hand::prompt,
     follow::Follow,
     ground::{Ground, tunnel_of},
     own::Own,
@@ -48,7 +49,7 @@ use self::{
 use super::{
     Board,
     deed::Deed,
-    right::{Obstacle, may_set_networks},
+    right::{self, Obstacle, may_set_networks},
 };
 use crate::{
     config::{self, Config, Mode},
@@ -123,7 +124,7 @@ impl Keeper {
         let expected = self.shared.expected.load();
         let named = self.config.act.rotate.iter().filter(|one| one.mode != Mode::Off);
         let interface = |one: &config::Rotate| {
-            let site = expected.sites.iter().find(|site| site.agent == expected.agent && site.name == one.site)?;
+            let site = right::site(&expected, &one.site, LOCK).ok()?;
             let best = site.tunnels.iter().min_by_key(|tunnel| tunnel.rank)?;
             Some((site.name.clone(), best.interface.clone()))
         };
@@ -131,34 +132,24 @@ impl Keeper {
     }
 
     async fn look(&self, interface: &str, ended: &mut BTreeMap<String, Deed>) -> Sample {
-        let is_begun = own::note(&self.ground.notes, interface);
-        let lock = is_begun.as_ref().map(|_| self.ground.run_dir.lock(LOCK));
-        let sample = match (is_begun, lock) {
-            (Some(_), Some(Ok(Some(_held)))) => {
-                let now = self.shared.clock.now();
-                let own = Own { ground: &self.ground, talk: &self.talk, interface, told: &|_| {} };
-                tracing::warn!(interface, "a rotation was left in the middle: it is ended");
-                let what = format!("the rotation of {interface} that was left in the middle is ended");
-                let result = own.resume().await.unwrap_or_else(|| Ok("there was nothing left of it".to_owned()));
-                match &result {
-                    Ok(seen) => tracing::warn!(interface, seen, "a rotation is ended"),
-                    Err(why) => tracing::error!(interface, why, "a rotation is not ended"),
+        let sample = match own::note(&self.ground.notes, interface) {
+            None => self.at_rest(interface, ended.get(interface)),
+            Some(note) => match self.ground.run_dir.lock(LOCK) {
+                Ok(Some(_held)) => {
+                    ended.insert(interface.to_owned(), self.resume(interface).await);
+                    self.at_rest(interface, ended.get(interface))
                 }
-                ended.insert(interface.to_owned(), Deed::of(now, what, result, false));
-                self.at_rest(interface, ended.get(interface))
-            }
-            (Some(note), Some(Ok(None))) => {
-                let text = format!("the key of {interface} is being exchanged: {:?}", note.step);
-                Sample::warning(ROTATE, interface, text).remedy("wait: it is over within a minute")
-            }
-            (Some(_), Some(Err(error))) => {
-                let dir = self.ground.run_dir.path().display();
-                let text =
-                    format!("a rotation of {interface} was left in the middle, and {dir} cannot be written: {error}");
-                Sample::critical(ROTATE, interface, text)
-                    .remedy("give the agent its directories: the drop-in rotating.conf beside its manual")
-            }
-            (_, _) => self.at_rest(interface, ended.get(interface)),
+                Ok(None) => {
+                    let text = format!("the key of {interface} is being exchanged: {:?}", note.step);
+                    Sample::warning(ROTATE, interface, text).remedy("wait: it is over within a minute")
+                }
+                Err(error) => {
+                    let dir = self.ground.run_dir.path().display();
+                    let left = format!("a rotation of {interface} was left in the middle");
+                    Sample::critical(ROTATE, interface, format!("{left}, and {dir} cannot be written: {error}"))
+                        .remedy("give the agent its directories: the drop-in rotating.conf beside its manual")
+                }
+            },
         };
         let rotated = own::rotated(&self.ground.notes, interface).map(|last| Action {
             at: last.at,
@@ -168,6 +159,20 @@ impl Keeper {
         });
         let ended = ended.get(interface).map(|deed| deed.action.clone());
         sample.did(ended.into_iter().chain(rotated).max_by_key(|action| action.at))
+    }
+
+    /// Ends what a process that died left.
+    async fn resume(&self, interface: &str) -> Deed {
+        let now = self.shared.clock.now();
+        let own = Own { ground: &self.ground, talk: &self.talk, interface, told: &|_| {} };
+        tracing::warn!(interface, "a rotation was left in the middle: it is ended");
+        let what = format!("the rotation of {interface} that was left in the middle is ended");
+        let result = own.resume().await.unwrap_or_else(|| Ok("there was nothing left of it".to_owned()));
+        match &result {
+            Ok(seen) => tracing::warn!(interface, seen, "a rotation is ended"),
+            Err(why) => tracing::error!(interface, why, "a rotation is not ended"),
+        }
+        Deed::of(now, what, result, false)
     }
 
     fn at_rest(&self, interface: &str, last: Option<&Deed>) -> Sample {
@@ -185,64 +190,69 @@ impl Keeper {
 
     /// Follows what other ends offer, one after the other.
     async fn follow(&self) {
-        let mut pause = Pause::default();
-        let mut refused: Option<uuid::Uuid> = None;
+        let (mut pause, mut refused) = (Pause::default(), None);
         loop {
-            let left = self.left();
-            if let Some(note) = left {
-                let follow = Follow { ground: &self.ground, talk: &self.talk };
-                let interface = note.interface.clone();
-                tracing::warn!(interface, "a rotation was left in the middle: it is followed on");
-                let what = format!("the peer of {interface} follows the rotation of {}", note.agent);
-                self.say(&note.site, &interface, &what);
-                let result = follow.decide(note.clone()).await;
-                let failed = result.is_err();
-                self.told(&note.site, &interface, what, result);
-                if failed {
-                    sleep(pause.longer()).await;
-                }
-                continue;
-            }
-            match self.talk.offered().await {
-                Ok(rotations) => {
-                    pause = Pause::default();
-                    // One that is further was left by an agent that knew less than its note, or is of a restored backup.
-                    let is_new = |one: &Rotation| one.phase <= Phase::Ready && refused != Some(one.id);
-                    let is_nothing = rotations.is_empty();
-                    let next = rotations.into_iter().find(is_new);
-                    match next {
-                        Some(rotation) => {
-                            if let Err(why) = self.take(&rotation).await {
-                                tracing::warn!(
-                                    agent = rotation.agent,
-                                    site = rotation.site,
-                                    why,
-                                    "a rotation is not followed"
-                                );
-                                if let Err(error) = self.talk.undone(rotation.id, &why).await {
-                                    tracing::debug!(%error, "the other end is not told");
-                                }
-                                refused = Some(rotation.id);
-                            }
-                        }
-                        None if is_nothing => {}
-                        None => sleep(LOOK).await,
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "what is offered to us is not known");
-                    sleep(pause.longer()).await;
-                }
+            let is_well = match self.left() {
+                Some(note) => self.follow_on(note).await,
+                None => self.next(&mut refused).await,
+            };
+            if is_well {
+                pause = Pause::default();
+            } else {
+                sleep(pause.longer()).await;
             }
         }
+    }
+
+    /// Goes on where an agent before us began. False: it could not.
+    async fn follow_on(&self, note: follow::Note) -> bool {
+        let (site, interface) = (note.site.clone(), note.interface.clone());
+        tracing::warn!(interface, "a rotation was left in the middle: it is followed on");
+        let what = format!("the peer of {interface} follows the rotation of {}", note.agent);
+        self.say(&site, &interface, &what);
+        let result = Follow { ground: &self.ground, talk: &self.talk }.decide(note).await;
+        let is_well = result.is_ok();
+        self.told(&site, &interface, what, result);
+        is_well
+    }
+
+    /// Waits for the next offer, and takes it. False: nobody told us of any. `refused`: the last one that was not taken.
+    async fn next(&self, refused: &mut Option<Uuid>) -> bool {
+        let rotations = match self.talk.offered().await {
+            Ok(rotations) => rotations,
+            Err(error) => {
+                tracing::debug!(%error, "what is offered to us is not known");
+                return false;
+            }
+        };
+        // One that is further was left by an agent that knew less than its note, or is of a restored backup.
+        let is_new = |one: &&Rotation| one.phase <= Phase::Ready && *refused != Some(one.id);
+        let Some(rotation) = rotations.iter().find(is_new) else {
+            // Where there is none the question was held.
+            if !rotations.is_empty() {
+                sleep(LOOK).await;
+            }
+            return true;
+        };
+        if let Err(why) = self.take(rotation).await {
+            tracing::warn!(agent = rotation.agent, site = rotation.site, why, "a rotation is not followed");
+            if let Err(error) = self.talk.undone(rotation.id, &why).await {
+                tracing::debug!(%error, "the other end is not told");
+            }
+            *refused = Some(rotation.id);
+        }
+        true
     }
 
     /// Follows a rotation; or says why not, with nothing changed.
     async fn take(&self, rotation: &Rotation) -> Result<(), String> {
         let expected = self.shared.expected.load_full();
-        let settings = self.settings(&expected, rotation)?;
+        let (site, tunnel) = tunnel_of(&expected, &rotation.old_key)
+            .ok_or_else(|| format!("no site here has a tunnel to {}", rotation.old_key))?;
+        let named = self.config.act.rotate.iter().find(|one| one.site == site && one.mode != Mode::Off);
+        let settings = named.ok_or_else(|| format!("no [[act.rotate]] names site {site}"))?;
         let follow = Follow { ground: &self.ground, talk: &self.talk };
-        let note = follow.ready(rotation, &expected).await?;
+        let note = follow.ready(rotation, site, tunnel).await?;
         if settings.mode != Mode::Act {
             let what = format!("the peer of {} would follow the rotation of {}", note.interface, rotation.agent);
             let now = self.shared.clock.now();
@@ -252,7 +262,7 @@ impl Keeper {
             self.put(&target, Some(sample.did(Some(deed.action)).site(note.site)));
             return Err("it is a dry run here: `mode = \"act\"` in [[act.rotate]] lets it follow".to_owned());
         }
-        may_set_networks().map_err(|obstacle| format!("{}; {}", obstacle.text, obstacle.remedy))?;
+        may_set_networks().map_err(|obstacle| obstacle.to_string())?;
         if let Some(hold) = self.ground.run_dir.hold(LOCK, &note.site) {
             return Err(format!("held: when it may go on, rm {}", hold.file.display()));
         }
@@ -272,13 +282,6 @@ impl Keeper {
         }
         self.put(&who(&interface), None);
         is_to_be_done.map(drop)
-    }
-
-    fn settings<'c>(&'c self, expected: &Expected, rotation: &Rotation) -> Result<&'c config::Rotate, String> {
-        let (site, _) = tunnel_of(expected, &rotation.old_key)
-            .ok_or_else(|| format!("no site here has a tunnel to {}", rotation.old_key))?;
-        let named = self.config.act.rotate.iter().find(|one| one.site == site && one.mode != Mode::Off);
-        named.ok_or_else(|| format!("no [[act.rotate]] names site {site}"))
     }
 
     /// What an agent before us began to follow.
@@ -365,7 +368,7 @@ pub(crate) async fn rotate(
         return Ok(Err("another rotation goes on here; one at a time".to_owned()));
     };
     let own = Own { ground: &ground, talk: &talk, interface: &plan.interface, told };
-    Ok(own.rotate(plan, &Prompt(told)).await)
+    Ok(own.rotate(plan, async |new| prompt(plan, new, told).await).await)
 }
 
 /// Until a rotation of this interface is at its end, and the rows know it, nobody else changes its peers.

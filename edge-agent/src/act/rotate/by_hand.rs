@@ -7,7 +7,7 @@ use std::{
 
 use tokio::task::spawn_blocking;
 
-use super::{own::ByHand, plan::Plan};
+use super::plan::Plan;
 use crate::wireguard::facts::Key;
 
 /// The site waits so long for a handshake with the new key.
@@ -16,27 +16,23 @@ const HANDSHAKE: u32 = 60;
 /// So long after that the decision is made here, and the new key answers or it does not. Longer than it has to prove itself.
 const DECISION: u32 = 40;
 
-/// Prints it, and waits for the operator's word on stdin.
-pub(crate) struct Prompt<'a>(pub &'a (dyn Fn(&str) + Sync));
-
-impl ByHand for Prompt<'_> {
-    async fn is_done(&self, plan: &Plan, new: Key) -> Result<(), String> {
-        let script = script(plan, new)?;
-        (self.0)(&format!(
-            "no agent is at site {} (none of its rows has a tunnel to this key), so its end is yours.\n\
+/// Tells it, and waits for the operator's word on stdin. Err: it is not to be done.
+pub(super) async fn prompt(plan: &Plan, new: Key, told: &(dyn Fn(&str) + Sync)) -> Result<(), String> {
+    let script = script(plan, new)?;
+    told(&format!(
+        "no agent is at site {} (none of its rows has a tunnel to this key), so its end is yours.\n\
              Run this there, as root; it goes back to the old key by itself:\n\n{script}\n\
              It says `waiting`. Press Enter here within {HANDSHAKE} s of that; end the input (Ctrl-D) to leave the old key.",
-            plan.site
-        ));
-        let read = spawn_blocking(|| stdin().read_line(&mut String::new())).await;
-        match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(0) if !stdin().is_terminal() => {
-                Err("nobody is here to do the site's end: stdin is no terminal and has no line".to_owned())
-            }
-            Ok(0) => Err("the input ended".to_owned()),
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!("the input cannot be read: {error}")),
+        plan.site
+    ));
+    let read = spawn_blocking(|| stdin().read_line(&mut String::new())).await;
+    match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(0) if !stdin().is_terminal() => {
+            Err("nobody is here to do the site's end: stdin is no terminal and has no line".to_owned())
         }
+        Ok(0) => Err("the input ended".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("the input cannot be read: {error}")),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fs, net::SocketAddr, pin::pin, time::Duration};
 use charliehub_proto::{
     expected::Expected,
     rotation::{Phase, Rotation},
+    site::Tunnel,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -94,9 +95,7 @@ pub(super) struct Follow<'a> {
 
 impl Follow<'_> {
     /// What must be here before we say that we are ready, and what is noted of it.
-    pub(super) async fn ready(&self, rotation: &Rotation, expected: &Expected) -> Result<Note, String> {
-        let (site, tunnel) = tunnel_of(expected, &rotation.old_key)
-            .ok_or_else(|| format!("no site here has a tunnel to {}", rotation.old_key))?;
+    pub(super) async fn ready(&self, rotation: &Rotation, site: String, tunnel: Tunnel) -> Result<Note, String> {
         let interface = tunnel.interface;
         let end = tunnel.peer_address.ok_or_else(|| {
             format!("the row of site {site} does not say where the far end of {interface} is; give the tunnel its `peer_address`")

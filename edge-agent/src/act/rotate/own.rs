@@ -98,20 +98,19 @@ pub(super) struct Own<'a> {
     pub told: &'a (dyn Fn(&str) + Sync),
 }
 
-/// Where no agent is at the other end: an operator is told what to do there, and says when it is done.
-pub(super) trait ByHand {
-    /// Err: it is not to be done.
-    async fn is_done(&self, plan: &Plan, new: Key) -> Result<(), String>;
-}
-
 impl Own<'_> {
-    /// What was seen of it, or why the old key stays.
-    pub(super) async fn rotate(&self, plan: &Plan, by_hand: &impl ByHand) -> Result<String, String> {
+    /// What was seen of it, or why the old key stays. `by_hand`: where no agent is at the other end, has an operator do that with
+    /// the new public key; why not, where it is not to be done.
+    pub(super) async fn rotate(
+        &self,
+        plan: &Plan,
+        by_hand: impl AsyncFn(Key) -> Result<(), String>,
+    ) -> Result<String, String> {
         let began = Instant::now();
         let (interface, dir) = (self.interface, &self.ground.config.act.conf_dir);
         // Until we were alone, somebody else may have exchanged it.
-        let saved = Conf::read(dir, interface)?.own_key().map(|key| key.public());
-        if saved != Some(plan.old) || note(&self.ground.notes, interface).is_some() {
+        let conf = Conf::read(dir, interface)?;
+        if conf.own_key().map(|key| key.public()) != Some(plan.old) || note(&self.ground.notes, interface).is_some() {
             return Err(format!("the key of {interface} was exchanged meanwhile; look again"));
         }
         let key = Secret::random();
@@ -125,16 +124,11 @@ impl Own<'_> {
         };
         self.remember(&note)?;
         crash_at("rotate-noted");
-        let made = Conf::read(dir, interface).and_then(|conf| {
-            let path = Conf::path(dir, interface);
-            conf.with_own_key(&key)
-                .write_draft()
-                .map_err(|error| format!("{}.new cannot be written: {error}", path.display()))
-        });
+        let made = conf.with_own_key(&key).write_draft();
         crash_at("rotate-made");
         let proven = match made {
             Ok(()) => self.prove(plan, &key, &mut note, by_hand).await,
-            Err(why) => Err(why),
+            Err(error) => Err(format!("{}.new cannot be written: {error}", Conf::path(dir, interface).display())),
         };
         match proven {
             Ok(seen) => {
@@ -161,7 +155,13 @@ impl Own<'_> {
     }
 
     /// The new key is set, and works: what was seen of that.
-    async fn prove(&self, plan: &Plan, key: &Secret, note: &mut Note, by_hand: &impl ByHand) -> Result<String, String> {
+    async fn prove(
+        &self,
+        plan: &Plan,
+        key: &Secret,
+        note: &mut Note,
+        by_hand: impl AsyncFn(Key) -> Result<(), String>,
+    ) -> Result<String, String> {
         let (id, interface) = (note.id, self.interface);
         let offer = Offer {
             site: plan.site.clone(),
@@ -177,7 +177,7 @@ impl Own<'_> {
                 (self.told)(&format!("offered to agent {agent}"));
                 self.until(id, Phase::Ready, agent, "is ready").await?;
             }
-            None => by_hand.is_done(plan, key.public()).await?,
+            None => by_hand(key.public()).await?,
         }
         crash_at("rotate-ready");
         self.step(note, Step::Switching)?;

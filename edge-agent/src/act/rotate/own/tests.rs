@@ -96,15 +96,7 @@ async fn provider(listener: TcpListener, heard: Arc<Mutex<Vec<Said>>>) {
     }
 }
 
-struct Somebody(Result<(), String>);
-
-impl ByHand for Somebody {
-    async fn is_done(&self, _: &Plan, _: Key) -> Result<(), String> {
-        self.0.clone()
-    }
-}
-
-async fn rotate(world: &World, old: Key, by_hand: Somebody) -> Result<String, String> {
+async fn rotate(world: &World, old: Key, by_hand: Result<(), String>) -> Result<String, String> {
     let plan = Plan {
         site: "uk".to_owned(),
         interface: "wg-test".to_owned(),
@@ -115,14 +107,14 @@ async fn rotate(world: &World, old: Key, by_hand: Somebody) -> Result<String, St
     };
     let talk = world.ground.talk.clone().unwrap();
     let own = Own { ground: &world.ground, talk: &talk, interface: "wg-test", told: &|_| {} };
-    own.rotate(&plan, &by_hand).await
+    own.rotate(&plan, async |_| by_hand.clone()).await
 }
 
 #[tokio::test]
 async fn a_tunnel_that_takes_no_key_keeps_its_own_and_all_hear_why() {
     for (errno, words) in [(-1, "wg-test cannot be changed: "), (0, "wg-test has not the key that was set")] {
         let world = World::of(errno).await;
-        let why = rotate(&world, OLD.public(), Somebody(Ok(()))).await.unwrap_err();
+        let why = rotate(&world, OLD.public(), Ok(())).await.unwrap_err();
         assert!(why.starts_with(words) && why.ends_with("; the old key stays"), "{why}");
         assert_eq!(world.phases(), [Phase::Offered, Phase::Switching, Phase::Undone]);
         assert!(world.heard.lock().unwrap()[2].why.as_ref().unwrap().starts_with(words));
@@ -133,10 +125,10 @@ async fn a_tunnel_that_takes_no_key_keeps_its_own_and_all_hear_why() {
 #[tokio::test]
 async fn nothing_is_begun_that_somebody_declines_or_that_is_not_as_it_was_planned() {
     let world = World::of(0).await;
-    let why = rotate(&world, OLD.public(), Somebody(Err("the input ended".to_owned()))).await.unwrap_err();
+    let why = rotate(&world, OLD.public(), Err("the input ended".to_owned())).await.unwrap_err();
     assert_eq!(why, "the input ended; the old key stays");
     assert_eq!((world.phases(), world.left()), (vec![Phase::Offered, Phase::Undone], Vec::new()));
-    let why = rotate(&world, Key([1; 32]), Somebody(Ok(()))).await.unwrap_err();
+    let why = rotate(&world, Key([1; 32]), Ok(())).await.unwrap_err();
     assert_eq!(why, "the key of wg-test was exchanged meanwhile; look again");
     assert_eq!(world.phases().len(), 2, "nothing more was said");
 }
