@@ -168,7 +168,7 @@ enum Command {
     /// List what was changed, by whom, when and why
     Revisions(revisions::List),
     /// List the rotations of tunnels' keys, and how far each is
-    Rotations(rotations::List),
+    Rotations(revisions::List),
     /// Show what is different between two revisions
     Diff(revisions::Diff),
     /// Bring back the rows of an earlier revision, as a new one

@@ -17,10 +17,10 @@ use crate::{
 pub(super) struct List {
     /// How many, the newest first
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1000))]
-    limit: i64,
+    pub(super) limit: i64,
     /// As JSON, for programs
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,24 +1,13 @@
 //! `rotations`: which keys of tunnels were rotated, and how far each rotation is.
 
 use charliehub_proto::rotation::Rotation;
-use clap::Args;
 use tokio_postgres::Client;
 
-use super::{database, output};
+use super::{database, output, revisions::List};
 use crate::{
     config::Config,
     rotations::store::{self, Which},
 };
-
-#[derive(Debug, Args)]
-pub(super) struct List {
-    /// How many, the newest first
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1000))]
-    limit: i64,
-    /// As JSON, for programs
-    #[arg(long)]
-    json: bool,
-}
 
 pub(super) async fn list(config: &Config, list: &List) -> anyhow::Result<()> {
     let which = Which::Newest(list.limit);
